@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// EventLoop: the Loop of a real thread. It waits in one place, epoll: for sockets, for the wake-up
+// from other threads, and for its io_uring, whose descriptor is in the set. Where io_uring is
+// forbidden the rest works unchanged, and file operations go to a pool (docs/adr/0003).
+//
+// One round: ready work, deferred work, file operations to the kernel in one call, events.
+
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <liburing.h>
+
+#include "async/worker_pool.h"
+#include "usbd/loop.h"
+
+namespace usbd {
+
+/// Who is told that a descriptor is ready.
+class FdWatcher {
+ public:
+  /// Threads: the loop's. `events`: EPOLL* bits. Level-triggered: called again until handled.
+  /// May unwatch any descriptor, its own too.
+  virtual void on_events(uint32_t events) = 0;
+
+ protected:
+  ~FdWatcher() = default;
+};
+
+class EventLoop final : public Loop {
+ public:
+  struct Options {
+    /// Position among the loops of a runtime: statistics are kept per index.
+    unsigned index = 0;
+    bool use_uring = true;
+  };
+
+  /// Lifetime: `file_pool` outlives the loop.
+  /// Errors:   what epoll_create1 or eventfd said. A refused io_uring is no error: uses_uring().
+  static Result<std::unique_ptr<EventLoop>> create(Options options, WorkerPool& file_pool);
+  ~EventLoop() override;
+
+  /// Runs rounds on the calling thread until stop(). May be called again after.
+  void run();
+  /// Makes run() return after its present round. Threads: any.
+  void stop();
+
+  /// Has `watcher` told of `events` on `fd`. Threads: the loop's.
+  /// Lifetime: until unwatch(), which comes before the descriptor is closed.
+  Result<void> watch(int fd, uint32_t events, FdWatcher& watcher);
+  void rewatch(int fd, uint32_t events, FdWatcher& watcher);
+  void unwatch(int fd, FdWatcher& watcher);
+
+  [[nodiscard]] unsigned index() const { return index_; }
+  [[nodiscard]] bool uses_uring() const { return ring_ok_; }
+
+  void post(Work& work) override;
+  void defer(Work& work) override;
+  [[nodiscard]] Nanos now() override;
+  void arm(Timer& timer) override;
+  void disarm(Timer& timer) override;
+  void submit(FileIo& io) override;
+
+ private:
+  struct Queue {
+    Work* head = nullptr;
+    Work* tail = nullptr;
+    void push(Work& work);
+    Work* take_all();
+  };
+  struct PoolBatch;
+
+  EventLoop(Options options, WorkerPool& file_pool);
+  Result<void> open();
+  void round();
+  void run_queue(Queue& queue);
+  void take_remote();
+  void fire_timers();
+  void wait_for_events();
+  [[nodiscard]] int wait_timeout_ms();
+  void submit_files();
+  bool prepare(FileIo& io);
+  void reap_ring();
+  void send_to_pool(FileIo* first);
+  void sift_up(size_t slot);
+  void sift_down(size_t slot);
+  void place(size_t slot, Timer& timer);
+
+  const unsigned index_;
+  const bool want_uring_;
+  WorkerPool& file_pool_;
+  int epoll_fd_ = -1;
+  int wake_fd_ = -1;
+  bool ring_ok_ = false;
+  io_uring ring_{};
+  unsigned in_ring_ = 0;
+
+  Queue ready_;
+  Queue deferred_;
+  FileIo* files_head_ = nullptr;
+  FileIo* files_tail_ = nullptr;
+  std::vector<Timer*> timers_;  // a binary heap; slot 0 is unused
+
+  /// What other threads posted, newest first.
+  std::atomic<Work*> remote_{nullptr};
+  /// Whether the loop is about to sleep, so that a remote post must write to wake_fd_.
+  std::atomic<bool> sleeping_{false};
+  std::atomic<bool> stop_{false};
+  /// The events of the present wait; an unwatched watcher is struck out here.
+  std::vector<FdWatcher*> batch_;
+};
+
+}  // namespace usbd

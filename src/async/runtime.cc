@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Starting and stopping the threads of a Runtime.
+
+#include "async/runtime.h"
+
+#include <pthread.h>
+
+#include <fmt/format.h>
+
+#include "base/assert.h"
+
+namespace usbd {
+
+Runtime::Runtime(Options options) : blocking_pool_("usbd-blocking", options.blocking_threads_max) {}
+
+Result<std::unique_ptr<Runtime>> Runtime::start(Options options) {
+  USBD_ASSERT(options.loops > 0);
+  std::unique_ptr<Runtime> runtime(new Runtime(options));
+  for (unsigned index = 0; index < options.loops; ++index) {
+    USBD_TRY(std::unique_ptr<EventLoop> loop,
+             EventLoop::create({.index = index, .use_uring = options.use_uring},
+                               runtime->blocking_pool_));
+    runtime->loops_.push_back(std::move(loop));
+  }
+  for (unsigned index = 0; index < options.loops; ++index) {
+    runtime->threads_.emplace_back([&loop = *runtime->loops_[index], index] {
+      pthread_setname_np(pthread_self(), fmt::format("usbd-loop-{}", index).c_str());
+      loop.run();
+    });
+  }
+  return runtime;
+}
+
+Runtime::~Runtime() {
+  for (const auto& loop : loops_) loop->stop();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+}  // namespace usbd

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Memory for the payloads of requests whose device has no direct memory. The Budget bounds what all
+// connections hold together; a BufferPool, one per loop, keeps freed buffers for the next request.
+// Who finds the budget used up waits in line: nobody overtakes a large request with small ones.
+
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "usbd/loop.h"
+
+namespace usbd {
+
+/// Bytes that may still be handed out. Threads: any.
+class Budget {
+ public:
+  /// A place in the line. Posted to `loop` when the bytes have been taken for the waiter.
+  struct Waiter {
+    uint64_t bytes = 0;
+    Loop* loop = nullptr;
+    Work* granted = nullptr;
+    Waiter* next = nullptr;
+  };
+
+  explicit Budget(uint64_t bytes) : total_(bytes), free_(bytes) {}
+
+  /// Takes `bytes`, unless they are not there or somebody waits. Range: at most the total.
+  [[nodiscard]] bool try_take(uint64_t bytes);
+  /// Puts the waiter in line; true if it was served at once (and is not in line).
+  [[nodiscard]] bool take_or_wait(Waiter& waiter);
+  /// Leaves the line. False: not in it any more, `granted` has been posted.
+  [[nodiscard]] bool stop_waiting(Waiter& waiter);
+  void give(uint64_t bytes);
+
+  [[nodiscard]] uint64_t total() const { return total_; }
+  /// Whether less than a quarter is left, or somebody waits.
+  [[nodiscard]] bool is_tight() const;
+  [[nodiscard]] bool has_waiters() const;
+  [[nodiscard]] uint64_t free() const;
+
+ private:
+  const uint64_t total_;
+  mutable std::mutex mutex_;
+  uint64_t free_;
+  Waiter* first_ = nullptr;
+  Waiter* last_ = nullptr;
+};
+
+/// Threads: one loop's.
+class BufferPool {
+ public:
+  /// A buffer on loan; gives buffer and budget back when destroyed. Lifetime: before its pool.
+  class Lease {
+   public:
+    Lease() = default;
+    Lease(Lease&& other) noexcept
+        : pool_(std::exchange(other.pool_, nullptr)),
+          buffer_(std::move(other.buffer_)),
+          length_(other.length_) {}
+    Lease& operator=(Lease&& other) noexcept {
+      if (this != &other) {
+        reset();
+        pool_ = std::exchange(other.pool_, nullptr);
+        buffer_ = std::move(other.buffer_);
+        length_ = other.length_;
+      }
+      return *this;
+    }
+    ~Lease() { reset(); }
+
+    explicit operator bool() const { return pool_ != nullptr; }
+    [[nodiscard]] MutableBytes bytes() const { return buffer_.bytes().first(length_); }
+    void reset();
+
+   private:
+    friend BufferPool;
+    Lease(BufferPool& pool, AlignedBuffer buffer, size_t length)
+        : pool_(&pool), buffer_(std::move(buffer)), length_(length) {}
+
+    BufferPool* pool_ = nullptr;
+    AlignedBuffer buffer_;
+    size_t length_ = 0;
+  };
+
+  explicit BufferPool(Budget& budget) : budget_(budget) {}
+
+  /// What a buffer for `length` bytes takes from the budget.
+  [[nodiscard]] static uint64_t cost(size_t length) { return size_of(class_of(length)); }
+  /// A buffer of `length` bytes, not initialised; empty if the budget does not have it.
+  [[nodiscard]] Lease try_lease(size_t length);
+  /// The same for a caller that has taken cost(length) from the budget.
+  [[nodiscard]] Lease lease_paid(size_t length);
+  [[nodiscard]] Budget& budget() { return budget_; }
+
+ private:
+  static constexpr size_t kSmallest = 4096;
+  static constexpr size_t kClasses = 14;  // 4 KiB to 32 MiB
+  /// Freed buffers that are kept per loop. Units: bytes.
+  static constexpr size_t kKeptMax = 8U << 20;
+
+  static size_t class_of(size_t length);
+  static constexpr size_t size_of(size_t size_class) { return kSmallest << size_class; }
+  void give_back(AlignedBuffer buffer);
+
+  Budget& budget_;
+  std::array<std::vector<AlignedBuffer>, kClasses> free_;
+  size_t kept_ = 0;
+};
+
+}  // namespace usbd

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// RangeLocks: keeps overlapping changes of one device apart. Every write, trim and zeroing holds
+// the range it changes, from before it starts until it is done; one that overlaps waits for the
+// earlier. This one table gives three promises:
+// - overlapping writes that are in flight together never mix;
+// - read-modify-write of a block (a client writes less than the device's own unit) is atomic,
+//   because what is held is rounded out to whole blocks;
+// - a request that a kernel has sent again on another socket (its first copy may still sit unread
+// in
+//   the old one) is never followed by its own first copy: see frontends/nbd/session.h.
+//
+// A range is held by value: nothing points at its holder, only a waiter is a node in a list.
+
+#pragma once
+
+#include <coroutine>
+#include <cstddef>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "usbd/buffer.h"
+#include "usbd/loop.h"
+
+namespace usbd {
+
+/// Threads: any.
+class RangeLocks {
+ public:
+  /// A range that is wanted, and whether it is held.
+  struct Claim {
+    ByteRange range;
+    bool held = false;
+  };
+
+  /// Takes every range of `claims` that nothing held or waited for overlaps (an earlier one of the
+  /// same batch counts too), and sets `held` in those. Never waits.
+  void try_acquire(std::span<Claim> claims);
+  /// Gives up those of `claims` that are held, and clears `held`.
+  void release(std::span<Claim> claims);
+  void release(ByteRange range);
+
+  /// Awaitable: takes `range`, after everything that overlaps it and came earlier.
+  /// Threads: on a loop; resumes there.
+  auto acquire(ByteRange range) { return Awaiter{*this, range}; }
+
+  /// For tests: how many ranges are held.
+  [[nodiscard]] size_t held_count() const;
+
+ private:
+  struct Waiter {
+    ByteRange range;
+    Loop* loop = nullptr;
+    ResumeWork resume;
+    Waiter* next = nullptr;
+  };
+  struct Awaiter : Waiter {
+    Awaiter(RangeLocks& l, ByteRange wanted) : locks(l) { range = wanted; }
+    bool await_ready() const noexcept { return false; }
+    bool await_suspend(std::coroutine_handle<> handle) {
+      loop = &Loop::current();
+      resume.handle = handle;
+      return locks.enqueue(*this);
+    }
+    void await_resume() const noexcept {}
+    RangeLocks& locks;
+  };
+
+  /// Takes the range at once (false) or queues the waiter (true).
+  bool enqueue(Waiter& waiter);
+  [[nodiscard]] size_t first_ending_after(uint64_t offset) const;
+  [[nodiscard]] bool is_free(ByteRange range) const;
+  [[nodiscard]] bool is_waited_for(ByteRange range) const;
+  void insert(ByteRange range);
+  void erase(ByteRange range);
+  void grant_waiters();
+
+  mutable std::mutex mutex_;
+  std::vector<ByteRange> held_;  // disjoint, in order of offset
+  Waiter* first_waiter_ = nullptr;
+  Waiter* last_waiter_ = nullptr;
+};
+
+}  // namespace usbd

@@ -13,20 +13,21 @@ namespace usbd {
 WorkerPool::WorkerPool(std::string name, unsigned threads_max)
     : name_(std::move(name)), threads_max_(threads_max) {
   USBD_ASSERT(threads_max_ > 0);
-  threads_.reserve(threads_max_);
 }
 
 WorkerPool::~WorkerPool() {
+  std::vector<std::thread> threads;
   {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     stopping_ = true;
+    threads.swap(threads_);
   }
   work_available_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads) thread.join();
 }
 
 void WorkerPool::submit(Work& work) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   USBD_ASSERT(!stopping_);
   work.next = nullptr;
   if (tail_ != nullptr) {
@@ -43,7 +44,7 @@ void WorkerPool::wake_one() {
   if (idle_ > 0) {
     ++waking_;
     work_available_.notify_one();
-  } else if (threads_.size() < threads_max_) {
+  } else if (threads_.size() < threads_max_ && !stopping_) {
     ++waking_;
     threads_.emplace_back([this] { main(); });
   }
@@ -51,7 +52,7 @@ void WorkerPool::wake_one() {
 
 void WorkerPool::main() {
   pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
-  std::unique_lock lock(mutex_);
+  mutex_.lock();
   --waking_;
   for (;;) {
     while (head_ != nullptr) {
@@ -59,17 +60,18 @@ void WorkerPool::main() {
       head_ = work.next;
       if (head_ == nullptr) tail_ = nullptr;
       wake_one();
-      lock.unlock();
+      mutex_.unlock();
       work.run(work);  // `work` may be gone after this
-      lock.lock();
+      mutex_.lock();
     }
-    if (stopping_) return;
+    if (stopping_) break;
     ++idle_;
     // A spurious wake-up finds waking_ at 0 and must not lower it.
-    work_available_.wait(lock, [this] { return waking_ > 0 || stopping_; });
+    while (waking_ == 0 && !stopping_) work_available_.wait(mutex_);
     --idle_;
     if (waking_ > 0) --waking_;
   }
+  mutex_.unlock();
 }
 
 }  // namespace usbd

@@ -8,9 +8,7 @@
 
 #pragma once
 
-#include <condition_variable>
 #include <coroutine>
-#include <mutex>
 #include <optional>
 #include <string>
 #include <thread>
@@ -18,6 +16,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "usbd/loop.h"
 
 namespace usbd {
@@ -70,19 +69,19 @@ class WorkerPool {
 
   const std::string name_;
   const unsigned threads_max_;
-  std::mutex mutex_;
-  std::condition_variable work_available_;
-  Work* head_ = nullptr;
-  Work* tail_ = nullptr;
-  unsigned idle_ = 0;
+  Mutex mutex_;
+  Condition work_available_;
+  Work* head_ USBD_GUARDED_BY(mutex_) = nullptr;
+  Work* tail_ USBD_GUARDED_BY(mutex_) = nullptr;
+  unsigned idle_ USBD_GUARDED_BY(mutex_) = 0;
   /// Threads that have been woken (or started) and have not looked at the queue yet.
-  unsigned waking_ = 0;
-  bool stopping_ = false;
-  std::vector<std::thread> threads_;
+  unsigned waking_ USBD_GUARDED_BY(mutex_) = 0;
+  bool stopping_ USBD_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_ USBD_GUARDED_BY(mutex_);
 
   /// Wakes or starts one thread if the queue is not empty and none is on its way. Caller holds
   /// mutex_.
-  void wake_one();
+  void wake_one() USBD_REQUIRES(mutex_);
 };
 
 }  // namespace usbd

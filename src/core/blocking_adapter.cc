@@ -6,10 +6,10 @@
 #include <algorithm>
 #include <bit>
 #include <coroutine>
-#include <mutex>
 
 #include "async/worker_pool.h"
 #include "base/assert.h"
+#include "base/mutex.h"
 #include "usbd/blocking_device.h"
 
 namespace usbd {
@@ -36,7 +36,7 @@ class Slots {
   }
 
   void give() {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (first_ == nullptr) {
       ++free_;
       return;
@@ -55,7 +55,7 @@ class Slots {
   };
 
   bool enqueue(Waiter& waiter) {
-    const std::lock_guard lock(mutex_);
+    const MutexLock lock(mutex_);
     if (free_ > 0) {
       --free_;
       return false;
@@ -65,10 +65,10 @@ class Slots {
     return true;
   }
 
-  std::mutex mutex_;
-  unsigned free_;
-  Waiter* first_ = nullptr;
-  Waiter* last_ = nullptr;
+  Mutex mutex_;
+  unsigned free_ USBD_GUARDED_BY(mutex_);
+  Waiter* first_ USBD_GUARDED_BY(mutex_) = nullptr;
+  Waiter* last_ USBD_GUARDED_BY(mutex_) = nullptr;
 };
 
 class BlockingAdapter final : public Device {

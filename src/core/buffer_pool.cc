@@ -12,7 +12,7 @@ namespace usbd {
 
 bool Budget::try_take(uint64_t bytes) {
   USBD_ASSERT(bytes <= total_);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (first_ != nullptr || free_ < bytes) return false;
   free_ -= bytes;
   return true;
@@ -20,7 +20,7 @@ bool Budget::try_take(uint64_t bytes) {
 
 bool Budget::take_or_wait(Waiter& waiter) {
   USBD_ASSERT(waiter.bytes <= total_);
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (first_ == nullptr && free_ >= waiter.bytes) {
     free_ -= waiter.bytes;
     return true;
@@ -32,7 +32,7 @@ bool Budget::take_or_wait(Waiter& waiter) {
 }
 
 bool Budget::stop_waiting(Waiter& waiter) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   Waiter* before = nullptr;
   for (Waiter* at = first_; at != nullptr; before = at, at = at->next) {
     if (at != &waiter) continue;
@@ -44,7 +44,7 @@ bool Budget::stop_waiting(Waiter& waiter) {
 }
 
 void Budget::give(uint64_t bytes) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   free_ += bytes;
   USBD_ASSERT(free_ <= total_);
   while (first_ != nullptr && first_->bytes <= free_) {
@@ -57,17 +57,17 @@ void Budget::give(uint64_t bytes) {
 }
 
 bool Budget::is_tight() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return first_ != nullptr || free_ < total_ / 4;
 }
 
 bool Budget::has_waiters() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return first_ != nullptr;
 }
 
 uint64_t Budget::free() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return free_;
 }
 

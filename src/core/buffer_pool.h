@@ -8,11 +8,11 @@
 
 #include <array>
 #include <cstdint>
-#include <mutex>
 #include <optional>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/mutex.h"
 #include "usbd/loop.h"
 
 namespace usbd {
@@ -46,10 +46,10 @@ class Budget {
 
  private:
   const uint64_t total_;
-  mutable std::mutex mutex_;
-  uint64_t free_;
-  Waiter* first_ = nullptr;
-  Waiter* last_ = nullptr;
+  mutable Mutex mutex_;
+  uint64_t free_ USBD_GUARDED_BY(mutex_);
+  Waiter* first_ USBD_GUARDED_BY(mutex_) = nullptr;
+  Waiter* last_ USBD_GUARDED_BY(mutex_) = nullptr;
 };
 
 /// Threads: one loop's.

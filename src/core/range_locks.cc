@@ -42,7 +42,7 @@ void RangeLocks::erase(ByteRange range) {
 }
 
 void RangeLocks::try_acquire(std::span<Claim> claims) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Claim& claim : claims) {
     claim.held = is_free(claim.range) && !is_waited_for(claim.range);
     if (claim.held) insert(claim.range);
@@ -50,7 +50,7 @@ void RangeLocks::try_acquire(std::span<Claim> claims) {
 }
 
 void RangeLocks::release(std::span<Claim> claims) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   for (Claim& claim : claims) {
     if (!claim.held) continue;
     erase(claim.range);
@@ -60,13 +60,13 @@ void RangeLocks::release(std::span<Claim> claims) {
 }
 
 void RangeLocks::release(ByteRange range) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   erase(range);
   if (first_waiter_ != nullptr) grant_waiters();
 }
 
 bool RangeLocks::enqueue(Waiter& waiter) {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   if (is_free(waiter.range) && !is_waited_for(waiter.range)) {
     insert(waiter.range);
     return false;
@@ -107,7 +107,7 @@ void RangeLocks::grant_waiters() {
 }
 
 size_t RangeLocks::held_count() const {
-  const std::lock_guard lock(mutex_);
+  const MutexLock lock(mutex_);
   return held_.size();
 }
 

@@ -16,10 +16,10 @@
 
 #include <coroutine>
 #include <cstddef>
-#include <mutex>
 #include <span>
 #include <vector>
 
+#include "base/mutex.h"
 #include "usbd/buffer.h"
 #include "usbd/loop.h"
 
@@ -69,17 +69,17 @@ class RangeLocks {
 
   /// Takes the range at once (false) or queues the waiter (true).
   bool enqueue(Waiter& waiter);
-  [[nodiscard]] size_t first_ending_after(uint64_t offset) const;
-  [[nodiscard]] bool is_free(ByteRange range) const;
-  [[nodiscard]] bool is_waited_for(ByteRange range) const;
-  void insert(ByteRange range);
-  void erase(ByteRange range);
-  void grant_waiters();
+  [[nodiscard]] size_t first_ending_after(uint64_t offset) const USBD_REQUIRES(mutex_);
+  [[nodiscard]] bool is_free(ByteRange range) const USBD_REQUIRES(mutex_);
+  [[nodiscard]] bool is_waited_for(ByteRange range) const USBD_REQUIRES(mutex_);
+  void insert(ByteRange range) USBD_REQUIRES(mutex_);
+  void erase(ByteRange range) USBD_REQUIRES(mutex_);
+  void grant_waiters() USBD_REQUIRES(mutex_);
 
-  mutable std::mutex mutex_;
-  std::vector<ByteRange> held_;  // disjoint, in order of offset
-  Waiter* first_waiter_ = nullptr;
-  Waiter* last_waiter_ = nullptr;
+  mutable Mutex mutex_;
+  std::vector<ByteRange> held_ USBD_GUARDED_BY(mutex_);  // disjoint, in order of offset
+  Waiter* first_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
+  Waiter* last_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
 };
 
 }  // namespace usbd

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Who uses a kernel nbd device: mounts, swap, devices stacked on it, and processes that have its
+// node open. Asked before a device is disconnected, and told to the user when it cannot be.
+//
+// The kernel itself knows only exclusive users (an O_EXCL open fails); a program that merely has
+// the node open is found in /proc, as far as this process may look there.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "frontends/nbd/kernel/sysfs.h"
+#include "usbd/result.h"
+
+namespace usbd::nbd {
+
+struct HolderOptions {
+  Sysfs sysfs;
+  std::string proc_root = "/proc";
+  /// Where the nodes are.
+  std::string device_directory = "/dev";
+};
+
+/// Mount points of file systems on the device or on a partition of it, in mount order.
+std::vector<std::string> mount_points(uint32_t index, const HolderOptions& options);
+
+/// One phrase for each user, such as "mounted on /mnt" or "open in process 17 (dd)"; empty: none
+/// was found. This process itself does not count.
+std::vector<std::string> holders(uint32_t index, const HolderOptions& options);
+
+/// Makes durable what is written to the device: the file systems mounted on it, then the node.
+/// Waits for as long as the device takes.
+/// Errors: the first failure; the rest is done all the same.
+Result<void> sync_device(uint32_t index, const HolderOptions& options);
+
+}  // namespace usbd::nbd

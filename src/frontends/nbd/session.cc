@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The life of a session: receiving, the handshake, back-pressure, and the end. What it does with
+// requests stands in session_requests.cc.
+
+#include "frontends/nbd/session.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/assert.h"
+#include "base/log.h"
+
+namespace usbd::nbd {
+namespace {
+
+/// Receives in a row for one connection before others of the loop have their turn.
+constexpr int kReceivesPerTurn = 8;
+/// Handshake answers that may wait to be sent before more options are read.
+constexpr size_t kHandshakeRepliesMax = 16;
+
+}  // namespace
+
+Session::Session(LoopContext& context, std::unique_ptr<Transport> transport,
+                 const ExportTable& exports, SessionOwner& owner, Options options)
+    : context_(context),
+      loop_(context.loop),
+      transport_(std::move(transport)),
+      exports_(exports),
+      owner_(owner),
+      options_(std::move(options)),
+      negotiation_(std::make_unique<Negotiation>(exports)) {
+  waiter_.loop = &loop_;
+  waiter_.granted = &granted_work_;
+  handshake_timer_.work = &handshake_timeout_work_;
+  slow_timer_.work = &slow_work_;
+}
+
+Session::~Session() {
+  USBD_ASSERT(in_flight_ == 0 && !waiting_for_budget_ && !incoming_.active);
+  loop_.disarm(handshake_timer_);
+  loop_.disarm(slow_timer_);
+}
+
+Result<void> Session::open() {
+  return transport_->open(*this);
+}
+
+Result<void> Session::start() {
+  USBD_TRY_VOID(open());
+  std::vector<std::byte> greeting;
+  negotiation_->greet(greeting);
+  replies_.raw(std::move(greeting));
+  handshake_timer_.deadline = loop_.now() + limits::kHandshakeTimeout;
+  loop_.arm(handshake_timer_);
+  send_replies();
+  return {};
+}
+
+Result<void> Session::start_transmission(Agreement agreement) {
+  USBD_TRY_VOID(open());
+  agreement_ = agreement;
+  negotiation_.reset();
+  export_ = &exports_.at(agreement.export_index);
+  stats_ = &export_->stats().of_loop(context_.index);
+  state_ = State::kTransmission;
+  return {};
+}
+
+void Session::on_readable() {
+  for (int i = 0; i < kReceivesPerTurn; ++i) {
+    if (!receive_once()) return;
+  }
+}
+
+bool Session::receive_once() {
+  if (paused_ || state_ == State::kDraining || state_ == State::kLost) return false;
+  std::array<iovec, 2> vectors{};
+  size_t count = 0;
+  size_t direct = 0;
+  if (incoming_.active && incoming_.rest().size() >= limits::kDirectReceiveMin) {
+    direct = incoming_.rest().size();
+    vectors[count++] = {incoming_.rest().data(), direct};
+  }
+  std::byte* const buffer = context_.receive_buffer.bytes().data() + LoopContext::kHeadroom;
+  const size_t room = owner_.receive_size();
+  vectors[count++] = {buffer, room};
+  const int64_t received = transport_->receive(std::span(vectors).first(count));
+  if (received == Transport::kWouldBlock) return false;
+  if (received == Transport::kClosed) {
+    lose("the client closed the connection");
+    return false;
+  }
+  const auto bytes = static_cast<size_t>(received);
+  bytes_moved_ += bytes;
+  const size_t into_target = std::min(bytes, direct);
+  incoming_.received += into_target;
+  if (state_ == State::kTransmission) batch_start_ = loop_.now();
+  process(MutableBytes(buffer, bytes - into_target));
+  return true;
+}
+
+void Session::process(MutableBytes data) {
+  processing_ = true;
+  data = continue_incoming(data);
+  const auto skipped = static_cast<size_t>(std::min<uint64_t>(skip_, data.size()));
+  skip_ -= skipped;
+  data = take_stash(data.subspan(skipped));
+  if (state_ == State::kHandshake) data = handshake(data);
+  if (state_ == State::kTransmission) data = requests(data);
+  if (state_ == State::kHandshake || state_ == State::kTransmission) keep(data);
+  if (paid_ > 0 && !paused_) context_.buffers.budget().give(std::exchange(paid_, 0));
+  processing_ = false;
+  flush_tally();
+  send_replies();
+}
+
+MutableBytes Session::take_stash(MutableBytes data) {
+  if (stash_length_ == 0 || data.empty()) return data;
+  // In front of `data` is the receive buffer's headroom, or that of resume().
+  std::byte* const begin = data.data() - stash_length_;
+  std::memcpy(begin, stash_.data(), stash_length_);
+  return {begin, data.size() + std::exchange(stash_length_, 0)};
+}
+
+void Session::keep(MutableBytes data) {
+  if (data.empty()) return;
+  if (!paused_ && data.size() < sizeof(Request)) {
+    std::memcpy(stash_.data(), data.data(), data.size());
+    stash_length_ = data.size();
+    return;
+  }
+  USBD_ASSERT(paused_);
+  leftover_.assign(data.begin(), data.end());
+}
+
+MutableBytes Session::handshake(MutableBytes data) {
+  while (!data.empty() && state_ == State::kHandshake) {
+    if (replies_.size() >= kHandshakeRepliesMax) {
+      if (replies_.send(*transport_) != ReplyQueue::Sent::kAll) {
+        pause();
+        return data;
+      }
+    }
+    std::vector<std::byte> output;
+    const Negotiation::Step step = negotiation_->feed(data, output);
+    data = data.subspan(step.consumed);
+    if (!output.empty()) replies_.raw(std::move(output));
+    if (step.next == Negotiation::Next::kTransmission) {
+      agreement_ = negotiation_->agreement();
+      negotiation_.reset();
+      export_ = &exports_.at(agreement_.export_index);
+      stats_ = &export_->stats().of_loop(context_.index);
+      state_ = State::kTransmission;
+      loop_.disarm(handshake_timer_);
+      batch_start_ = loop_.now();
+      owner_.handshake_done(*this);
+    } else if (step.next == Negotiation::Next::kClose) {
+      if (!negotiation_->close_reason().empty()) {
+        log::info("{}: handshake ended: {}", options_.peer, negotiation_->close_reason());
+      }
+      state_ = State::kDraining;
+    }
+  }
+  return data;
+}
+
+void Session::resume() {
+  // Never from inside process(): it would be entered twice.
+  if (!paused_ || processing_ || waiting_for_budget_) return;
+  if (state_ == State::kTransmission ? !may_admit() : !replies_.empty()) return;
+  paused_ = false;
+  std::vector<std::byte> data(LoopContext::kHeadroom);
+  data.insert(data.end(), leftover_.begin(), leftover_.end());
+  leftover_ = {};
+  if (state_ == State::kTransmission) batch_start_ = loop_.now();
+  process(MutableBytes(data).subspan(LoopContext::kHeadroom));
+}
+
+void Session::send_replies() {
+  send_scheduled_ = false;
+  if (state_ == State::kLost) {
+    maybe_end();
+    return;
+  }
+  if (!replies_.empty()) {
+    const uint64_t before = replies_.sent_bytes();
+    if (replies_.send(*transport_) == ReplyQueue::Sent::kClosed) {
+      lose("the client closed the connection");
+      return;
+    }
+    bytes_moved_ += replies_.sent_bytes() - before;
+  }
+  update_interest();
+  watch_slowness();
+  maybe_end();
+  if (paused_ && !send_scheduled_ && !waiting_for_budget_ &&
+      (state_ == State::kTransmission ? may_admit() : replies_.empty())) {
+    resume();
+  }
+}
+
+void Session::schedule_send() {
+  if (processing_ || send_scheduled_ || state_ == State::kLost) return;
+  send_scheduled_ = true;
+  loop_.defer(send_work_);
+}
+
+void Session::update_interest() {
+  const bool reading = state_ == State::kHandshake || state_ == State::kTransmission;
+  transport_->want(reading && !paused_, !replies_.empty());
+}
+
+void Session::on_writable() {
+  send_replies();
+}
+
+void Session::on_hang_up() {
+  lose("the connection was reset");
+}
+
+bool Session::is_gone() {
+  return state_ == State::kLost || (options_.drop_when_hung_up && transport_->is_hung_up());
+}
+
+void Session::stop() {
+  if (state_ == State::kDraining || state_ == State::kLost) return;
+  state_ = State::kDraining;
+  drop_incoming();
+  leftover_ = {};
+  send_replies();
+}
+
+void Session::abort(std::string_view why) {
+  lose(why);
+}
+
+void Session::lose(std::string_view why) {
+  if (state_ == State::kLost) return;
+  if (in_flight_ > 0 || incoming_.active || !replies_.empty()) {
+    log::debug("{}: {}, with {} requests unanswered", options_.peer, why,
+               in_flight_ + replies_.size() + (incoming_.active ? 1 : 0));
+  }
+  state_ = State::kLost;
+  drop_incoming();
+  leftover_ = {};
+  replies_.clear();
+  transport_->close();
+  if (!std::exchange(lost_reported_, true)) owner_.connection_lost(*this);
+  maybe_end();
+}
+
+void Session::drop_incoming() {
+  if (!incoming_.active) return;
+  if (incoming_.direct) {
+    const ByteRange range = incoming_.item.request.range;
+    if (incoming_.received > 0) {
+      export_->device().direct_written(ByteRange(range.offset, incoming_.received));
+    }
+    if (incoming_.claim.held) export_->locks().release(incoming_.claim.range);
+  }
+  incoming_ = Incoming();
+}
+
+void Session::maybe_end() {
+  const bool over = state_ == State::kLost || (state_ == State::kDraining && replies_.empty());
+  if (!over || in_flight_ > 0 || end_posted_ || processing_) return;
+  if (waiting_for_budget_) {
+    if (!context_.buffers.budget().stop_waiting(waiter_)) return;  // on_budget_granted ends it
+    waiting_for_budget_ = false;
+  }
+  if (paid_ > 0) context_.buffers.budget().give(std::exchange(paid_, 0));
+  end_posted_ = true;
+  loop_.post(end_work_);
+}
+
+void Session::end() {
+  // A deferred send may be queued behind this, in the same round; it must find the session alive.
+  if (send_scheduled_) {
+    loop_.post(end_work_);
+    return;
+  }
+  transport_->close();
+  if (!std::exchange(lost_reported_, true)) owner_.connection_lost(*this);
+  owner_.session_ended(*this);
+}
+
+void Session::on_handshake_timeout() {
+  if (state_ != State::kHandshake) return;
+  log::info("{}: no export was chosen within {} s: closing", options_.peer,
+            limits::kHandshakeTimeout.count());
+  lose("handshake timeout");
+}
+
+void Session::on_budget_granted() {
+  waiting_for_budget_ = false;
+  paid_ = waiter_.bytes;
+  if (state_ == State::kDraining || state_ == State::kLost) {
+    maybe_end();
+  } else {
+    resume();
+  }
+}
+
+bool Session::client_holds_buffers() const {
+  return replies_.held_bytes() > 0 || (incoming_.active && incoming_.lease);
+}
+
+void Session::watch_slowness() {
+  if (slow_timer_.slot != 0 || !client_holds_buffers()) return;
+  bytes_moved_at_check_ = bytes_moved_;
+  slow_timer_.deadline = loop_.now() + limits::kSlowConnectionGrace;
+  loop_.arm(slow_timer_);
+}
+
+void Session::on_slow_check() {
+  if (state_ == State::kLost || !client_holds_buffers()) return;
+  const auto expected = limits::kSlowConnectionBytesPerSecond *
+                        static_cast<uint64_t>(limits::kSlowConnectionGrace.count());
+  if (bytes_moved_ - bytes_moved_at_check_ < expected && context_.buffers.budget().has_waiters()) {
+    log::warning("{}: holds buffers that others wait for, and does not keep up: closing",
+                 options_.peer);
+    lose("too slow");
+    return;
+  }
+  watch_slowness();
+}
+
+}  // namespace usbd::nbd

@@ -154,7 +154,7 @@ Task<Result<void>> KernelFile::write(uint64_t offset, Bytes data, WriteFlags fla
 
 Result<int> KernelFile::take_fua_descriptor() {
   {
-    const std::lock_guard lock(fua_mutex_);
+    const MutexLock lock(fua_mutex_);
     if (!fua_idle_.empty()) {
       const int fd = fua_idle_.back();
       fua_idle_.pop_back();
@@ -166,7 +166,7 @@ Result<int> KernelFile::take_fua_descriptor() {
 
 void KernelFile::give_fua_descriptor(int fd, bool usable) {
   if (usable) {
-    const std::lock_guard lock(fua_mutex_);
+    const MutexLock lock(fua_mutex_);
     if (fua_idle_.size() < kFuaDescriptorsMax) {
       fua_idle_.push_back(fd);
       return;
@@ -300,7 +300,11 @@ std::optional<Result<void>> KernelFile::try_write(uint64_t offset, Bytes data) {
 }
 
 Task<Result<void>> KernelFile::close() {
-  std::vector<int> descriptors = std::exchange(fua_idle_, {});
+  std::vector<int> descriptors;
+  {
+    const MutexLock lock(fua_mutex_);
+    descriptors.swap(fua_idle_);
+  }
   descriptors.push_back(std::exchange(fd_, -1));
   int number = 0;
   for (const int fd : descriptors) {

@@ -16,11 +16,11 @@
 
 #include <atomic>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <vector>
 
 #include "async/block_file.h"
+#include "base/mutex.h"
 #include "usbd/loop.h"
 
 namespace usbd {
@@ -122,9 +122,9 @@ class KernelFile final : public BlockFile {
   /// Whether the filesystem knows RWF_NOWAIT; found out by the first use.
   std::atomic<bool> nowait_reads_;
   std::atomic<bool> nowait_writes_;
-  std::mutex fua_mutex_;
-  /// Descriptors for FUA writes that no write uses at the moment. Guarded by fua_mutex_.
-  std::vector<int> fua_idle_;
+  Mutex fua_mutex_;
+  /// Descriptors for FUA writes that no write uses at the moment.
+  std::vector<int> fua_idle_ USBD_GUARDED_BY(fua_mutex_);
 };
 
 }  // namespace usbd

@@ -45,9 +45,11 @@ class Runtime {
  private:
   explicit Runtime(Options options);
 
-  WorkerPool blocking_pool_;
   std::vector<std::unique_ptr<EventLoop>> loops_;
   std::vector<std::thread> threads_;
+  /// After the loops: its threads may still be on their way out of a loop's post() when the work
+  /// they posted has run, so they are joined before the loops go.
+  WorkerPool blocking_pool_;
 };
 
 }  // namespace usbd

@@ -66,8 +66,9 @@ class TestLoop {
     loop_->stop();
   }
 
-  WorkerPool pool_;
   std::unique_ptr<EventLoop> loop_;
+  /// After the loop: its threads leave the loop's post() before the loop goes.
+  WorkerPool pool_;
   Scope scope_;
 };
 

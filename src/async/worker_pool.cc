@@ -53,7 +53,8 @@ void WorkerPool::wake_one() {
 void WorkerPool::main() {
   pthread_setname_np(pthread_self(), name_.substr(0, 15).c_str());
   mutex_.lock();
-  --waking_;
+  // A thread that was about to sleep may have taken this notice for its own.
+  if (waking_ > 0) --waking_;
   for (;;) {
     while (head_ != nullptr) {
       Work& work = *head_;

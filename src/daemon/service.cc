@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The life cycle of a served volume.
+
+#include "daemon/service.h"
+
+#include <algorithm>
+#include <thread>
+
+#include <fmt/format.h>
+
+#include "base/assert.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "layers/layers.h"
+
+namespace usbd::daemon {
+namespace {
+
+unsigned loop_count(unsigned asked) {
+  if (asked > 0) return asked;
+  return std::clamp(std::thread::hardware_concurrency(), 1U, limits::kLoopsDefaultMax);
+}
+
+ServeStatistics::Operation operation(const StatsSnapshot& snapshot, Op op) {
+  const OpStats& stats = snapshot.of(op);
+  return {.operations = stats.operations, .bytes = stats.bytes, .errors = stats.errors};
+}
+
+}  // namespace
+
+Service::Service(ServeOptions options, std::function<void()> on_lost)
+    : options_(std::move(options)), on_lost_(std::move(on_lost)) {}
+
+Result<std::unique_ptr<Service>> Service::start(const VolumeOpener& opener, ServeOptions options,
+                                                std::function<void()> on_lost) {
+  std::unique_ptr<Service> service(new Service(std::move(options), std::move(on_lost)));
+  USBD_TRY_VOID(service->open(opener));
+  return service;
+}
+
+Result<void> Service::open(const VolumeOpener& opener) {
+  for (const std::string& spec : options_.layers) USBD_TRY_VOID(check_layer(spec));
+  USBD_TRY_VOID(plan_of(options_));
+  const unsigned blocking = std::max(limits::kBlockingThreadsMax, options_.blocking_calls_max);
+  USBD_TRY(runtime_, Runtime::start({.loops = loop_count(options_.threads),
+                                     .blocking_threads_max = blocking}));
+  USBD_TRY(OpenedVolume volume, runtime_->run(opener(*runtime_)));
+  device_ = std::move(volume.device);
+  description_ = std::move(volume.description);
+  id_ = std::move(volume.id);
+  USBD_TRY_VOID(open_layers());
+  return open_frontends();
+}
+
+Result<void> Service::open_layers() {
+  for (const std::string& spec : options_.layers) {
+    USBD_TRY(device_, make_layer(spec, std::move(device_)));
+  }
+  return {};
+}
+
+Result<void> Service::open_frontends() {
+  Export::Options export_options;
+  export_options.name = options_.name;
+  export_options.description = description_;
+  export_options.read_only = options_.read_only;
+  export_options.loops = runtime_->loop_count();
+  export_ = std::make_unique<Export>(*device_, std::move(export_options));
+  USBD_TRY(frontends_, Frontends::open(*runtime_, *export_, options_, id_, [this] { lost(); }));
+  return {};
+}
+
+Service::~Service() {
+  if (stopped_ || !device_) return;
+  hurry();
+  if (frontends_) frontends_->close(std::chrono::nanoseconds(0), hurry_.get_token());
+  const Result<void> closed = close_device();
+  if (!closed) log::error("closing the device: {}", closed.error().message());
+}
+
+void Service::lost() {
+  {
+    const std::lock_guard lock(mutex_);
+    lost_ = true;
+  }
+  lost_changed_.notify_all();
+  if (on_lost_) on_lost_();
+}
+
+ServeStatistics Service::statistics() const {
+  const StatsSnapshot snapshot = export_->stats().snapshot();
+  return {.read = operation(snapshot, Op::kRead),
+          .write = operation(snapshot, Op::kWrite),
+          .flush = operation(snapshot, Op::kFlush),
+          .trim = operation(snapshot, Op::kTrim),
+          .write_zeroes = operation(snapshot, Op::kWriteZeroes),
+          .in_flight = snapshot.in_flight};
+}
+
+Result<StopReport> Service::wait() {
+  {
+    std::unique_lock lock(mutex_);
+    lost_changed_.wait(lock, options_.stop, [this] { return lost_; });
+  }
+  return stop();
+}
+
+Result<StopReport> Service::stop() {
+  USBD_ASSERT(!stopped_);
+  stopped_ = true;
+  StopReport report;
+  report.left_waiting = frontends_->close(options_.stop_timeout, hurry_.get_token());
+  report.statistics = statistics();
+  USBD_TRY_VOID(close_device());
+  return report;
+}
+
+Result<void> Service::close_device() {
+  return runtime_->run(device_->close());
+}
+
+}  // namespace usbd::daemon

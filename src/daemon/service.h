@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Service: one volume from opening to closing, and the Server of the public API. The order is
+// always the same: threads, device, layers, export, frontends; and back. It touches nothing of
+// the process; signals, logs and files of the daemon are program.cc's.
+
+#pragma once
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <stop_token>
+#include <string>
+#include <vector>
+
+#include "async/runtime.h"
+#include "core/export.h"
+#include "daemon/frontends.h"
+#include "daemon/volume.h"
+#include "usbd/serve.h"
+
+namespace usbd::daemon {
+
+class Service final : public Server {
+ public:
+  /// Opens the volume and serves it. `on_lost` (may be null) is called, from any thread, when the
+  /// kernel device was disconnected by someone else; wait() returns then too.
+  /// Errors: what the first step that failed said; everything before it is undone.
+  static Result<std::unique_ptr<Service>> start(const VolumeOpener& opener, ServeOptions options,
+                                                std::function<void()> on_lost);
+  ~Service() override;
+
+  [[nodiscard]] const std::vector<ServedAt>& served_at() const override {
+    return frontends_->served_at();
+  }
+  [[nodiscard]] uint64_t size() const override { return export_->info().size; }
+  [[nodiscard]] ServeStatistics statistics() const override;
+  Result<StopReport> wait() override;
+  Result<StopReport> stop() override;
+  void hurry() override { hurry_.request_stop(); }
+
+  [[nodiscard]] const ServeOptions& options() const { return options_; }
+  [[nodiscard]] const ExportInfo& info() const { return export_->info(); }
+  /// OpenedVolume::description.
+  [[nodiscard]] const std::string& description() const { return description_; }
+  /// Frontends::note.
+  [[nodiscard]] const std::string& note() const { return frontends_->note(); }
+  /// One line of statistics for people.
+  [[nodiscard]] std::string summary() const { return export_->stats().snapshot().summary(); }
+  [[nodiscard]] bool uses_uring() const { return runtime_->uses_uring(); }
+
+ private:
+  Service(ServeOptions options, std::function<void()> on_lost);
+
+  Result<void> open(const VolumeOpener& opener);
+  Result<void> open_layers();
+  Result<void> open_frontends();
+  Result<void> close_device();
+  void lost();
+
+  const ServeOptions options_;
+  const std::function<void()> on_lost_;
+  std::stop_source hurry_;
+
+  std::mutex mutex_;
+  std::condition_variable_any lost_changed_;
+  bool lost_ = false;
+
+  // In the order in which they are made.
+  std::unique_ptr<Runtime> runtime_;
+  std::unique_ptr<Device> device_;
+  std::string description_;
+  std::string id_;
+  std::unique_ptr<Export> export_;
+  std::unique_ptr<Frontends> frontends_;
+  bool stopped_ = false;
+};
+
+}  // namespace usbd::daemon

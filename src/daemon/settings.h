@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From flags to settings: reads the command line, the environment and the configuration file, and
+// sorts their values into what each part of the daemon takes.
+
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "daemon/flags.h"
+#include "daemon/logging.h"
+#include "usbd/serve.h"
+
+namespace usbd::daemon {
+
+/// Which volume to open, or to make.
+struct VolumeSettings {
+  enum class Create : uint8_t { kAuto, kNever, kOnly };
+
+  /// A value of -dev-type.
+  std::string type = "mem";
+  std::string directory = "./";
+  std::string name = "test-lun";
+  /// Units: bytes, not rounded yet.
+  uint64_t size = 0;
+  bool size_given = false;
+  Create create = Create::kAuto;
+  uint32_t block_size = 4096;
+  bool block_size_given = false;
+  bool read_only = false;
+  bool direct = false;
+};
+
+/// What concerns the process.
+struct ProcessSettings {
+  LogFormat log_format = LogFormat::kText;
+  std::string pidfile = {};
+  bool lock_memory = false;
+};
+
+struct Settings {
+  VolumeSettings volume;
+  ServeOptions serve;
+  ProcessSettings process;
+};
+
+/// Adds the environment and the configuration file to what the command line gave.
+/// Units:  `environment` as parse_environment() takes it.
+/// Errors: kInvalid. Returns warnings, to be logged once logging is set up.
+Result<std::vector<std::string>> read_sources(std::span<const std::string> environment,
+                                              FlagValues& values);
+
+/// Sorts the values of the daemon's table, or of an author's. Checks what concerns several flags
+/// or the system: that -store-dir exists, that -export and DEVICE go together, -objstore-cfg.
+/// Errors: kInvalid, naming the flags.
+Result<Settings> to_settings(const FlagValues& values);
+
+/// One warning for each flag that was given and has no effect: it is for another device type than
+/// `device_type`, or for what this build lacks.
+std::vector<std::string> ignored_flags(const FlagValues& values, const std::string& device_type);
+
+}  // namespace usbd::daemon

@@ -5,8 +5,9 @@
 // - usbd::serve(device, argc, argv) is a whole program: every frontend, every common flag, signals,
 //   logging, a readiness message, an exit status. `return usbd::serve(std::make_unique<MyDevice>(),
 //   argc, argv);` is a complete main.
-// - usbd::Server serves a device inside a program that has a life of its own: it makes threads, but
-//   touches no signals, no standard streams and nothing else of the process.
+// - usbd::Server serves a device inside a program that has a life of its own: it makes threads, and
+//   logs to stderr unless set_log_sink() says otherwise; it touches no signals and nothing else of
+//   the process.
 
 #pragma once
 
@@ -16,6 +17,7 @@
 #include <memory>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "usbd/blocking_device.h"
@@ -23,6 +25,13 @@
 #include "usbd/result.h"
 
 namespace usbd {
+
+enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
+
+/// Has all of usbd's log lines of this process, without their newlines, given to `sink` instead of
+/// stderr. usbd::serve() sets a sink of its own.
+/// Threads: before the first Server is started; `sink` is called from any thread, several at once.
+void set_log_sink(std::function<void(LogLevel, std::string_view)> sink);
 
 /// How a device is served. The defaults are those of the daemon's flags of the same meaning.
 struct ServeOptions {

@@ -96,7 +96,7 @@ void add_volume_choice(std::vector<FlagSpec>& table) {
                    .group = Group::kVolume,
                    .kind = Kind::kChoice,
                    .fallback = "mem",
-                   .help = "The device to serve.",
+                   .help = "The device to serve; this build has mem and file.",
                    .choices = {{"mem", {"memory"}},
                                {"file", {"disk"}},
                                {"dedup", {"dedup-file", "dedup-disk"}},

@@ -72,7 +72,7 @@ Frontends::Frontends(Runtime& runtime, Export& served, const ServeOptions& optio
 Result<std::unique_ptr<Frontends>> Frontends::open(Runtime& runtime, Export& served,
                                                    const ServeOptions& options,
                                                    const std::string& id,
-                                                   std::function<void()> on_lost) {
+                                                   const std::function<void()>& on_lost) {
   USBD_TRY(const std::vector<ExportSpec> plan, plan_of(options));
   USBD_TRY(nbd::ExportList exports, nbd::ExportList::create({&served}));
   std::unique_ptr<Frontends> frontends(new Frontends(runtime, served, options, std::move(exports)));

@@ -36,7 +36,7 @@ class Frontends {
   /// Lifetime: `runtime`, `served` and `options` outlive it.
   static Result<std::unique_ptr<Frontends>> open(Runtime& runtime, Export& served,
                                                  const ServeOptions& options, const std::string& id,
-                                                 std::function<void()> on_lost);
+                                                 const std::function<void()>& on_lost);
   /// Closes, waiting for nobody, unless close() did.
   ~Frontends();
   Frontends(const Frontends&) = delete;

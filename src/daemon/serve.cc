@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 
+#include "base/log.h"
 #include "daemon/flag_table.h"
 #include "daemon/program.h"
 #include "daemon/service.h"
@@ -57,7 +58,16 @@ int run(const std::string& name, DeviceMaker maker, int argc, char** argv) {
   return daemon::run_program(spec, argc, argv);
 }
 
+static_assert(static_cast<int>(LogLevel::kDebug) == static_cast<int>(log::Level::kDebug) &&
+              static_cast<int>(LogLevel::kError) == static_cast<int>(log::Level::kError));
+
 }  // namespace
+
+void set_log_sink(std::function<void(LogLevel, std::string_view)> sink) {
+  log::set_sink([sink = std::move(sink)](log::Level level, std::string_view line) {
+    sink(static_cast<LogLevel>(level), line);
+  });
+}
 
 Result<std::unique_ptr<Server>> Server::start(std::unique_ptr<Device> device,
                                               ServeOptions options) {

@@ -203,6 +203,19 @@ TEST_F(ServerTest, ServesNobodyIfAsked) {
   EXPECT_TRUE(server->served_at().empty());
 }
 
+TEST_F(ServerTest, LogsWhereItIsTold) {
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  set_log_sink([&](LogLevel level, std::string_view line) {
+    const std::lock_guard lock(mutex);
+    if (level == LogLevel::kInfo) lines.emplace_back(line);
+  });
+  options.layers = {"stats"};
+  started().reset();
+  set_log_sink([](LogLevel, std::string_view) {});
+  EXPECT_THAT(lines, testing::Contains(HasSubstr("stats")));
+}
+
 TEST_F(ServerTest, RefusesASocketThatSomebodyServes) {
   const std::unique_ptr<Server> server = started();
   ASSERT_NE(server, nullptr);

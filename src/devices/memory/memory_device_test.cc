@@ -104,7 +104,8 @@ TEST_F(MemoryDeviceTest, TakesMemoryOnlyForWhatIsWritten) {
   write(kTiB / 2 + 1, 1, 1);
   write(kTiB - kMiB, kMiB, 2);
   EXPECT_EQ(device_->resident_bytes(), kMiB + kPage);
-  EXPECT_LT(process_resident() - before, 4 * kMiB);
+  // Far from a terabyte; sanitizers add a share of their own.
+  EXPECT_LT(process_resident() - before, 32 * kMiB);
   EXPECT_TRUE(reads_as(kTiB / 2, 1, 0));
   EXPECT_TRUE(reads_as(kTiB / 2 + 1, 1, 1));
   EXPECT_TRUE(reads_as(kTiB - kMiB, kMiB, 2));

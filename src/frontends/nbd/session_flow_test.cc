@@ -1,0 +1,716 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// How a session holds back and goes on (its caps, the shared budget, clients that do not read), how
+// it ends in every state, and that a request whose socket was given up is not done. At the end of
+// each test the kit checks that nothing is kept: no claim, no buffer, no session.
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "base/random.h"
+#include "frontends/nbd/testing/session_kit.h"
+
+namespace usbd::nbd {
+namespace {
+
+using namespace std::chrono_literals;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using C = StreamClient;
+using Pace = ScriptedDevice::Pace;
+
+constexpr uint32_t kMiB = 1U << 20;
+
+ScriptedDevice::Options tries() {
+  ScriptedDevice::Options options;
+  options.tries = true;
+  return options;
+}
+ScriptedDevice::Options direct() {
+  ScriptedDevice::Options options = tries();
+  options.direct = true;
+  return options;
+}
+/// Large, and reads as zeros.
+ScriptedDevice::Options hollow() {
+  ScriptedDevice::Options options;
+  options.size = uint64_t{1} << 40;
+  options.hollow = true;
+  return options;
+}
+
+SessionKit::Options with(ScriptedDevice::Options device, uint64_t budget = limits::kBytesTotalMax) {
+  SessionKit::Options options;
+  options.device = device;
+  options.budget = budget;
+  return options;
+}
+
+size_t answered(const Peer& peer) {
+  return peer.client.answers().size();
+}
+
+/// Lets the device work off what it has, until it has nothing.
+void work_off(SessionKit& kit) {
+  for (kit.settle(); kit.device.parked() > 0; kit.settle()) kit.device.unpark_all();
+}
+
+// --- caps
+// -----------------------------------------------------------------------------------------
+
+TEST(SessionFlow, StopsReadingAtTheRequestCapAndGoesOn) {
+  SessionKit kit(with(hollow()));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  for (int i = 0; i < 3000; ++i) peer.ask({.command = C::kRead, .length = 512});
+  kit.settle();
+  EXPECT_EQ(kit.device.parked(), size_t{limits::kRequestsPerConnectionMax});
+  for (int rounds = 0; answered(peer) < 3000; ++rounds) {
+    ASSERT_LT(rounds, 3000);
+    kit.device.unpark(0);
+    kit.settle();
+    EXPECT_LE(kit.device.parked(), size_t{limits::kRequestsPerConnectionMax});
+  }
+}
+
+TEST(SessionFlow, CountsUnsentRepliesAgainstTheRequestCap) {
+  SessionKit kit(with(direct()));
+  Peer& peer = kit.connect();
+  peer.wire.set_room(0);
+  for (int i = 0; i < 20'000; ++i) peer.wire.send(peer.client.request({.command = C::kFlush}));
+  kit.settle();
+  EXPECT_EQ(kit.device.count(Op::kFlush), size_t{limits::kRequestsPerConnectionMax});
+  EXPECT_GT(peer.wire.unread(), 0U) << "it stopped reading";
+  for (int i = 0; i < 200'000 && answered(peer) < 20'000; ++i) {
+    peer.wire.set_room(5000);
+    kit.settle(1us);
+  }
+  EXPECT_EQ(answered(peer), 20'000U);
+}
+
+TEST(SessionFlow, AnswersAllOfALongQueueOfARapidReader) {
+  SessionKit kit(with(direct()));
+  Peer& peer = kit.connect();
+  std::string requests;
+  for (int i = 0; i < 30'000; ++i) requests += peer.client.request({.command = C::kFlush});
+  peer.wire.send(requests);
+  kit.settle();
+  EXPECT_EQ(answered(peer), 30'000U);
+}
+
+/// Many requests in one receive whose replies use up the byte cap two by two, sent at once: each
+/// pause is over as soon as it has begun.
+TEST(SessionFlow, Regression_GoesOnThroughManyPausesWithoutNesting) {
+  SessionKit kit(with([] {
+    ScriptedDevice::Options options = hollow();
+    options.tries = true;
+    return options;
+  }()));
+  Peer& peer = kit.connect(false);
+  std::string requests;
+  constexpr int kReads = 2000;
+  for (int i = 0; i < kReads; ++i) {
+    requests += peer.client.request({.command = C::kRead, .length = 32 * kMiB});
+  }
+  peer.wire.set_send_max(16 * kMiB);
+  peer.wire.send(requests);
+  size_t received = 0;
+  // The client here only counts: its parser would copy 64 GB.
+  for (int i = 0; i < 10'000 && received < kReads; ++i) {
+    kit.loop.run_for(100ns);
+    const std::string bytes = peer.wire.take();
+    received += bytes.size() / (32 * kMiB);
+    if (i > 200) break;
+  }
+  EXPECT_GT(kit.device.count(Op::kRead), 3U);
+}
+
+TEST(SessionFlow, StopsReadingAtTheByteCapAndGoesOn) {
+  SessionKit kit(with(hollow(), 512ULL << 20));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  for (uint64_t i = 0; i < 40; ++i) {
+    peer.ask({.command = C::kRead, .offset = i * 8 * kMiB, .length = 8 * kMiB});
+  }
+  kit.settle();
+  EXPECT_EQ(kit.device.parked(), limits::kBytesPerConnectionMax / (8 * kMiB));
+  work_off(kit);
+  EXPECT_EQ(answered(peer), 40U);
+}
+
+TEST(SessionFlow, CountsRepliesThatNobodyReadsAgainstTheByteCap) {
+  SessionKit kit(with(hollow(), 512ULL << 20));
+  Peer& peer = kit.connect();
+  peer.wire.set_room(100);
+  for (uint64_t i = 0; i < 40; ++i) peer.ask({.command = C::kRead, .length = 8 * kMiB});
+  kit.settle();
+  EXPECT_EQ(kit.device.count(Op::kRead), limits::kBytesPerConnectionMax / (8 * kMiB));
+  peer.wire.set_room(Wire::kNoLimit);
+  kit.settle();
+  EXPECT_EQ(answered(peer), 40U);
+}
+
+// --- the budget
+// -----------------------------------------------------------------------------------
+
+TEST(SessionFlow, WaitsForTheBudgetAndIsResumed) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& one = kit.connect();
+  Peer& other = kit.connect(false);
+  kit.device.pace = Pace::kPark;
+  for (int i = 0; i < 10; ++i) {
+    one.ask({.command = C::kRead, .length = kMiB / 2});
+    other.ask({.command = C::kWrite, .offset = kMiB, .length = kMiB / 4});
+    other.ask({.command = C::kWrite, .offset = 2 * kMiB, .length = 100});
+  }
+  kit.settle();
+  EXPECT_LE(kit.device.parked(), 6U);
+  EXPECT_TRUE(kit.budget.has_waiters());
+  work_off(kit);
+  EXPECT_EQ(answered(one), 10U);
+  EXPECT_EQ(answered(other), 20U);
+}
+
+TEST(SessionFlow, LeavesTheLineOfTheBudgetWhenItsClientGoes) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& holder = kit.connect();
+  Peer& leaver = kit.connect();
+  Peer& next = kit.connect();
+  kit.device.pace = Pace::kPark;
+  holder.ask({.command = C::kRead, .length = kMiB / 2});
+  kit.settle();
+  leaver.ask({.command = C::kRead, .length = kMiB});
+  kit.settle();
+  next.ask({.command = C::kRead, .length = kMiB / 2});
+  kit.settle();
+  EXPECT_EQ(kit.device.parked(), 1U) << "the next one stands behind the large one";
+  leaver.wire.hang_up();
+  kit.settle();
+  EXPECT_TRUE(leaver.ended);
+  EXPECT_EQ(kit.device.parked(), 1U) << "leaving serves nobody by itself";
+  work_off(kit);
+  EXPECT_EQ(answered(holder), 1U);
+  EXPECT_EQ(answered(next), 1U);
+}
+
+TEST(SessionFlow, LeavesTheLineAlsoWhileOneOfItsRequestsRuns) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& leaver = kit.connect();
+  Peer& next = kit.connect();
+  kit.device.pace = Pace::kPark;
+  leaver.ask({.command = C::kRead, .length = kMiB / 2});
+  leaver.ask({.command = C::kRead, .length = kMiB});
+  kit.settle();
+  EXPECT_TRUE(kit.budget.has_waiters());
+  leaver.wire.hang_up();
+  kit.settle();
+  EXPECT_TRUE(leaver.lost);
+  EXPECT_FALSE(leaver.ended) << "its read still runs";
+  next.ask({.command = C::kRead, .length = kMiB / 2});
+  kit.settle();
+  EXPECT_EQ(kit.device.parked(), 2U) << "nobody waits behind one who has gone";
+}
+
+/// A refused write whose payload has not all come, behind a read that must wait for a buffer: what
+/// is to be skipped was counted twice, and the requests after it were taken for payload.
+TEST(SessionFlow, Regression_SkipsTheRestOfARefusedWriteOnceAfterAPause) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  peer.ask({.command = C::kRead, .length = kMiB});
+  kit.settle();
+  const std::string refused =
+      peer.client.request({.command = C::kRead, .length = kMiB}) +
+      peer.client.request({.command = C::kWrite, .offset = uint64_t{1} << 41, .length = 1000}, 'p');
+  peer.wire.send(std::string_view(refused).substr(0, refused.size() - 400));
+  kit.settle();
+  kit.device.unpark_all();
+  kit.settle();
+  peer.wire.send(std::string_view(refused).substr(refused.size() - 400));
+  peer.ask({.command = C::kRead, .length = 512});
+  work_off(kit);
+  EXPECT_FALSE(peer.lost);
+  EXPECT_EQ(answered(peer), 4U);
+}
+
+TEST(SessionFlow, PaysForAWriteThatComesInPieces) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& one = kit.connect();
+  Peer& other = kit.connect();
+  const std::string write = one.client.request({.command = C::kWrite, .length = kMiB}, 'w');
+  one.wire.send(std::string_view(write).substr(0, 100'000));
+  kit.settle();
+  EXPECT_EQ(kit.budget.free(), 0U);
+  const uint64_t cookie = other.ask({.command = C::kRead, .length = 512});
+  kit.settle();
+  EXPECT_EQ(other.client.answer(cookie), nullptr);
+  one.wire.send(std::string_view(write).substr(100'000));
+  kit.settle();
+  EXPECT_EQ(answered(one), 1U);
+  EXPECT_NE(other.client.answer(cookie), nullptr);
+}
+
+TEST(SessionFlow, ServesRandomLoadsWithALittleBudgetInManyOrders) {
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    SCOPED_TRACE(seed);
+    SeededRng rng(seed);
+    ScriptedDevice::Options device;
+    device.size = 256 << 10;
+    device.direct = seed % 4 == 0;
+    device.tries = seed % 2 == 0;
+    device.block_size = seed % 3 == 0 ? 512 : 1;
+    SessionKit::Options options = with(device, 256 << 10);
+    options.seed = seed;
+    SessionKit kit(options);
+    kit.device.pace = seed % 5 == 0 ? Pace::kAtOnce : Pace::kYield;
+    size_t asked[3] = {};
+    for (int i = 0; i < 3; ++i) kit.connect(i != 1);
+    for (int round = 0; round < 60; ++round) {
+      const size_t who = rng.below(3);
+      Peer& peer = *kit.peers[who];
+      peer.wire.set_receive_max(rng.one_in(2) ? Wire::kNoLimit : rng.between(1, 5000));
+      peer.wire.set_room(rng.one_in(4) ? rng.below(20'000) : Wire::kNoLimit);
+      const uint64_t offset = rng.below(device.size + 1000);
+      const auto length = static_cast<uint32_t>(rng.below(rng.one_in(3) ? 200'000 : 5000));
+      peer.ask({.command = static_cast<uint16_t>(rng.below(7)),
+                .offset = offset,
+                .length = length,
+                .flags = rng.one_in(5) ? C::kFua : uint16_t{0}});
+      asked[who] = peer.client.pending() + answered(peer);
+      if (rng.one_in(3)) kit.settle(10us);
+    }
+    for (const auto& peer : kit.peers) peer->wire.set_room(Wire::kNoLimit);
+    kit.settle(5ms);
+    for (size_t who = 0; who < 3; ++who) {
+      const Peer& peer = *kit.peers[who];
+      if (!peer.lost) EXPECT_EQ(answered(peer), asked[who]);
+    }
+  }
+}
+
+// --- clients that do not read
+// ---------------------------------------------------------------------
+
+TEST(SessionFlow, ToleratesAStoppedReaderWhoseBuffersNobodyWantsFor) {
+  SessionKit kit(with(hollow(), 4 * kMiB));
+  Peer& stopped = kit.connect();
+  stopped.wire.set_room(0);
+  stopped.ask({.command = C::kRead, .length = 2 * kMiB});
+  kit.settle(5min);
+  EXPECT_FALSE(stopped.lost);
+  stopped.wire.set_room(Wire::kNoLimit);
+  kit.settle();
+  EXPECT_EQ(answered(stopped), 1U);
+}
+
+TEST(SessionFlow, ClosesAStoppedReaderWhenOthersWaitForItsBuffers) {
+  SessionKit kit(with(hollow(), 4 * kMiB));
+  Peer& stopped = kit.connect();
+  stopped.wire.set_room(0);
+  stopped.ask({.command = C::kRead, .length = 4 * kMiB});
+  kit.settle(1min);
+  Peer& other = kit.connect();
+  other.ask({.command = C::kRead, .length = 512});
+  kit.settle(1s);
+  EXPECT_EQ(answered(other), 0U);
+  kit.settle(2 * limits::kSlowConnectionGrace);
+  EXPECT_TRUE(stopped.ended);
+  EXPECT_EQ(answered(other), 1U);
+}
+
+TEST(SessionFlow, ClosesAWriterThatStopsInTheMiddleWhenOthersWaitForItsBuffer) {
+  SessionKit kit(with(hollow(), 4 * kMiB));
+  Peer& stopped = kit.connect();
+  stopped.wire.send(stopped.client.request({.command = C::kWrite, .length = 4 * kMiB}) + "x");
+  kit.settle(1min);
+  EXPECT_FALSE(stopped.lost);
+  Peer& other = kit.connect();
+  other.ask({.command = C::kWrite, .length = 512});
+  kit.settle(2 * limits::kSlowConnectionGrace + 1s);
+  EXPECT_TRUE(stopped.ended);
+  EXPECT_EQ(answered(other), 1U);
+}
+
+TEST(SessionFlow, KeepsASlowReaderThatIsFastEnough) {
+  SessionKit kit(with(hollow(), 64 * kMiB));
+  Peer& slow = kit.connect();
+  slow.wire.set_room(0);
+  slow.ask({.command = C::kRead, .length = 32 * kMiB});
+  slow.ask({.command = C::kRead, .length = 32 * kMiB});
+  kit.settle(1s);
+  Peer& other = kit.connect();
+  other.ask({.command = C::kRead, .length = 512});
+  for (int i = 0; i < 40 && answered(slow) < 2; ++i) {
+    slow.wire.set_room(2 * limits::kSlowConnectionBytesPerSecond);
+    kit.settle(1s);
+    EXPECT_FALSE(slow.lost);
+  }
+  EXPECT_EQ(answered(slow), 2U);
+  EXPECT_EQ(answered(other), 1U);
+}
+
+// --- the handshake
+// --------------------------------------------------------------------------------
+
+std::string option(uint32_t number, const std::string& data) {
+  return "IHAVEOPT" + C::be(number) + C::be(static_cast<uint32_t>(data.size())) + data;
+}
+const std::string& client_flags() {
+  static const std::string flags = C::be(uint32_t{3});
+  return flags;
+}
+std::string go(const std::string& name) {
+  return option(7, C::be(static_cast<uint32_t>(name.size())) + name + C::be(uint16_t{0}));
+}
+
+TEST(SessionFlow, GoesFromHandshakeToTransmissionInOneReceive) {
+  for (size_t piece : {1U, 5U, 1000U}) {
+    SessionKit kit(with(direct()));
+    Peer& peer = kit.greet();
+    peer.wire.set_receive_max(piece);
+    peer.wire.send(client_flags() + go("") +
+                   peer.client.request({.command = C::kRead, .length = 3}));
+    kit.loop.run_for(1ms);
+    EXPECT_TRUE(peer.handshake_done);
+    const std::string stream = peer.wire.take();
+    EXPECT_EQ(stream.substr(0, 8), "NBDMAGIC");
+    peer.client.feed(stream.substr(stream.size() - 19));
+    EXPECT_EQ(peer.client.answers().size(), 1U);
+  }
+}
+
+TEST(SessionFlow, ClosesAHandshakeThatTakesTooLong) {
+  SessionKit kit(with(direct()));
+  Peer& silent = kit.greet();
+  Peer& dripping = kit.greet();
+  Peer& good = kit.greet();
+  good.wire.send(client_flags() + go(""));
+  for (int i = 0; i < 9; ++i) {
+    dripping.wire.send(std::string(1, client_flags()[static_cast<size_t>(i % 4)]));
+    kit.settle(1s);
+  }
+  EXPECT_FALSE(silent.lost || dripping.lost);
+  kit.settle(2s);
+  EXPECT_TRUE(silent.ended);
+  EXPECT_TRUE(dripping.ended);
+  EXPECT_TRUE(silent.wire.closed_by_server());
+  kit.settle(1h);
+  EXPECT_FALSE(good.lost);
+}
+
+TEST(SessionFlow, SendsTheLastAnswerBeforeItClosesAfterTheHandshake) {
+  SessionKit kit(with(direct()));
+  Peer& peer = kit.greet();
+  peer.wire.send(client_flags() + option(2, ""));  // NBD_OPT_ABORT
+  kit.loop.run_for(1ms);
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(peer.wire.take().size(), 18U + 20U) << "greeting and acknowledgement";
+}
+
+TEST(SessionFlow, StopsReadingOptionsWhoseAnswersAreNotRead) {
+  SessionKit kit(with(direct()));
+  Peer& peer = kit.greet();
+  kit.loop.run_for(1ms);
+  EXPECT_EQ(peer.wire.take().size(), 18U);
+  peer.wire.set_room(0);
+  kit.receive_max = 4096;
+  peer.wire.send(client_flags());
+  for (int i = 0; i < 1000; ++i) peer.wire.send(option(3, ""));  // NBD_OPT_LIST
+  kit.loop.run_for(1ms);
+  EXPECT_GT(peer.wire.unread(), 5000U);
+  peer.wire.set_room(Wire::kNoLimit);
+  kit.loop.run_for(1ms);
+  EXPECT_EQ(peer.wire.unread(), 0U);
+  EXPECT_EQ(peer.wire.take().size(), 1000U * (20 + 4 + 20));
+  peer.wire.send(go(""));
+  kit.loop.run_for(1ms);
+  EXPECT_TRUE(peer.handshake_done);
+}
+
+/// The timer may fire in the very round in which the session ends: whichever order the loop then
+/// chooses, no work of a session that is gone may be run.
+TEST(SessionFlow, Regression_SurvivesATimerThatFiresWhileItEnds) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    SessionKit::Options options = with(direct());
+    options.seed = seed;
+    SessionKit kit(options);
+    for (int i = 0; i < 4; ++i) kit.greet();
+    kit.loop.run_for(limits::kHandshakeTimeout - Nanos(50) + Nanos(seed));
+    for (const auto& peer : kit.peers) peer->wire.hang_up();
+    kit.loop.run_for(1s);
+  }
+}
+
+// --- ends
+// -----------------------------------------------------------------------------------------
+
+TEST(SessionEnd, ClosesAfterSomethingThatIsNoRequest) {
+  SessionKit kit(with(direct()));
+  Peer& peer = kit.connect();
+  const uint64_t before = peer.ask({.command = C::kWrite, .length = 100});
+  std::string bad = peer.client.request({.command = C::kRead, .length = 1});
+  bad[0] = 'X';
+  peer.wire.send(bad +
+                 peer.client.request({.command = C::kWrite, .offset = 500, .length = 1}, 'y'));
+  kit.settle();
+  EXPECT_TRUE(peer.ended);
+  EXPECT_TRUE(peer.wire.closed_by_server());
+  EXPECT_NE(peer.client.answer(before), nullptr) << "what came before is done and answered";
+  EXPECT_EQ(kit.device.bytes[500], std::byte{0}) << "what came after is not looked at";
+}
+
+TEST(SessionEnd, AnswersWhatCameBeforeADisconnect) {
+  SessionKit kit(with(hollow()));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  for (uint64_t i = 0; i < 10; ++i) {
+    peer.ask({.command = C::kWrite, .offset = i * 100, .length = 50});
+  }
+  peer.wire.send(peer.client.request({.command = C::kDisc}));
+  peer.ask({.command = C::kWrite, .length = 1});
+  kit.settle();
+  EXPECT_FALSE(peer.ended);
+  work_off(kit);
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(answered(peer), 10U);
+}
+
+TEST(SessionEnd, AnswersWhatCameBeforeADisconnectAlsoWithoutBudget) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  for (uint64_t i = 0; i < 10; ++i) peer.ask({.command = C::kRead, .length = kMiB});
+  peer.wire.send(peer.client.request({.command = C::kDisc}));
+  kit.settle();
+  EXPECT_FALSE(peer.ended);
+  work_off(kit);
+  EXPECT_EQ(answered(peer), 10U);
+  EXPECT_TRUE(peer.ended);
+}
+
+TEST(SessionEnd, StopAnswersWhatRunsAndTakesNothingNew) {
+  SessionKit kit(with(hollow()));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  const uint64_t runs = peer.ask({.command = C::kRead, .length = 512});
+  kit.settle();
+  peer.session->stop();
+  peer.ask({.command = C::kRead, .length = 512});
+  kit.settle();
+  EXPECT_FALSE(peer.ended);
+  EXPECT_EQ(kit.device.parked(), 1U);
+  work_off(kit);
+  EXPECT_NE(peer.client.answer(runs), nullptr);
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(answered(peer), 1U);
+}
+
+TEST(SessionEnd, StopEndsAnIdleSessionAndAnIncompleteRequest) {
+  SessionKit kit(with(direct()));
+  Peer& idle = kit.connect();
+  Peer& midway = kit.connect();
+  Peer& pooled = kit.connect();
+  midway.wire.send(midway.client.request({.command = C::kWrite, .length = 65536}) + "start");
+  pooled.wire.send(pooled.client.request({.command = C::kWrite, .length = 9000}) + "start");
+  kit.settle();
+  for (const auto& peer : kit.peers) peer->session->stop();
+  kit.settle();
+  EXPECT_TRUE(idle.ended && midway.ended && pooled.ended);
+  EXPECT_THAT(kit.device.stored, ElementsAre(ByteRange(0, 5)));
+}
+
+TEST(SessionEnd, StopInTheMiddleOfABudgetWaitEndsIt) {
+  SessionKit kit(with(hollow(), kMiB));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  for (int i = 0; i < 5; ++i) peer.ask({.command = C::kRead, .length = kMiB});
+  kit.settle();
+  peer.session->stop();
+  work_off(kit);
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(answered(peer), 1U);
+}
+
+TEST(SessionEnd, AbortWaitsOnlyForWhatRunsInTheDevice) {
+  SessionKit kit(with(hollow()));
+  Peer& peer = kit.connect();
+  kit.device.pace = Pace::kPark;
+  peer.ask({.command = C::kWrite, .length = 4096});
+  peer.ask({.command = C::kWrite, .length = 4096});  // waits for the first
+  kit.settle();
+  peer.session->abort("test");
+  kit.settle();
+  EXPECT_TRUE(peer.lost);
+  EXPECT_TRUE(peer.wire.closed_by_server());
+  EXPECT_FALSE(peer.ended);
+  work_off(kit);
+  EXPECT_TRUE(peer.ended);
+  EXPECT_EQ(kit.device.count(Op::kWrite), 1U) << "the one that waited is dropped";
+}
+
+TEST(SessionEnd, ReleasesEverythingWhenTheClientGoesAtAnyMoment) {
+  for (uint64_t seed = 1; seed <= 150; ++seed) {
+    SCOPED_TRACE(seed);
+    SeededRng rng(seed);
+    ScriptedDevice::Options device = seed % 3 == 0 ? direct() : ScriptedDevice::Options{};
+    SessionKit::Options options = with(device, 256 << 10);
+    options.seed = seed;
+    SessionKit kit(options);
+    kit.device.pace = seed % 2 == 0 ? Pace::kPark : Pace::kYield;
+    Session::Options session_options;
+    session_options.drop_when_hung_up = seed % 5 == 0;
+    Peer& peer = kit.connect(true, session_options);
+    Peer& witness = kit.connect();
+    std::string stream;
+    for (int i = 0; i < 20; ++i) {
+      const auto length = static_cast<uint32_t>(rng.between(1, 90'000));
+      stream += peer.client.request({.command = rng.one_in(2) ? C::kWrite : C::kRead,
+                                     .offset = rng.below(100'000),
+                                     .length = length},
+                                    'k');
+    }
+    peer.wire.set_receive_max(rng.between(100, 100'000));
+    peer.wire.send(stream.substr(0, rng.below(stream.size())));
+    kit.settle(Nanos(rng.below(200)));
+    rng.one_in(2) ? peer.wire.hang_up() : peer.wire.finish_sending();
+    kit.settle();
+    work_off(kit);
+    EXPECT_TRUE(peer.ended);
+    const uint64_t cookie = witness.ask({.command = C::kWrite, .length = 200'000});
+    work_off(kit);
+    EXPECT_NE(witness.client.answer(cookie), nullptr);
+  }
+}
+
+// --- ghost writes
+// ---------------------------------------------------------------------------------
+
+/// A kernel's socket: given up with requests in it.
+class GhostWrites : public ::testing::TestWithParam<bool> {
+ protected:
+  GhostWrites() : kit_(with(GetParam() ? direct() : ScriptedDevice::Options{})) {}
+
+  Peer& kernel_socket() {
+    Session::Options options;
+    options.drop_when_hung_up = true;
+    return kit_.connect(false, options);
+  }
+  void expect_untouched() {
+    EXPECT_TRUE(
+        std::ranges::all_of(kit_.device.bytes, [](std::byte b) { return b == std::byte{}; }));
+    EXPECT_EQ(kit_.device.count(Op::kWrite) + kit_.device.count(Op::kTrim), 0U);
+  }
+
+  SessionKit kit_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Memory, GhostWrites, ::testing::Bool(),
+                         [](const auto& memory) { return memory.param ? "Direct" : "Pooled"; });
+
+TEST_P(GhostWrites, ABatchOfAGivenUpSocketIsNotDone) {
+  Peer& peer = kernel_socket();
+  peer.ask({.command = C::kWrite, .length = 4096}, 'g');
+  peer.ask({.command = C::kTrim, .offset = 4096, .length = 4096});
+  peer.ask({.command = C::kZero, .offset = 8192, .length = 4096});
+  peer.wire.hang_up();
+  kit_.settle();
+  EXPECT_TRUE(peer.ended);
+  expect_untouched();
+}
+
+TEST_P(GhostWrites, ALargeWriteOfAGivenUpSocketIsNotBegun) {
+  Peer& peer = kernel_socket();
+  peer.wire.send(peer.client.request({.command = C::kWrite, .length = 100'000}) +
+                 std::string(50'000, 'g'));
+  peer.wire.hang_up();
+  kit_.settle();
+  EXPECT_TRUE(peer.ended);
+  expect_untouched();
+}
+
+TEST_P(GhostWrites, ALargeWriteGivenUpInTheMiddleIsRepeatedByItsSecondCopy) {
+  Peer& first = kernel_socket();
+  Peer& second = kernel_socket();
+  first.wire.send(first.client.request({.command = C::kWrite, .length = 100'000}) +
+                  std::string(60'000, 'w'));
+  kit_.settle();
+  first.wire.send(std::string(40'000, 'w'));  // lies unread when the socket is given up
+  first.wire.hang_up();
+  second.ask({.command = C::kWrite, .length = 100'000}, 'w');
+  second.ask({.command = C::kFlush});
+  kit_.settle();
+  EXPECT_TRUE(first.ended);
+  EXPECT_EQ(answered(second), 2U);
+  // What the kernel writes next must not be undone by what is left of the first copy.
+  second.ask({.command = C::kWrite, .offset = 50'000, .length = 20'000}, 'n');
+  kit_.settle();
+  for (size_t i = 0; i < 100'000; ++i) {
+    const char wanted = i >= 50'000 && i < 70'000 ? 'n' : 'w';
+    ASSERT_EQ(kit_.device.bytes[i], static_cast<std::byte>(wanted)) << i;
+  }
+}
+
+TEST_P(GhostWrites, ADirectWriteHoldsItsRangeUntilTheLastByte) {
+  Peer& first = kernel_socket();
+  Peer& second = kernel_socket();
+  first.wire.send(first.client.request({.command = C::kWrite, .length = 100'000}) +
+                  std::string(60'000, 'w'));
+  kit_.settle();
+  EXPECT_EQ(kit_.served.locks().held_count(), GetParam() ? 1U : 0U);
+  const uint64_t cookie = second.ask({.command = C::kWrite, .offset = 10, .length = 10}, 's');
+  kit_.settle();
+  EXPECT_EQ(second.client.answer(cookie) == nullptr, GetParam());
+  first.wire.send(std::string(40'000, 'w'));
+  kit_.settle();
+  EXPECT_EQ(answered(first), 1U);
+  EXPECT_NE(second.client.answer(cookie), nullptr);
+}
+
+TEST_P(GhostWrites, AWriteThatWaitsForItsRangeIsDroppedWhenItsSocketIsGivenUp) {
+  Peer& first = kernel_socket();
+  Peer& second = kernel_socket();
+  kit_.device.pace = Pace::kPark;
+  const uint64_t trim = first.ask({.command = C::kTrim, .length = 4096});
+  kit_.settle();
+  ASSERT_EQ(kit_.device.parked(), 1U);
+  second.ask({.command = C::kWrite, .length = 4096}, 'g');
+  second.ask({.command = C::kWrite, .offset = 1000, .length = 50'000}, 'g');
+  kit_.settle();
+  second.wire.hang_up();
+  kit_.device.unpark_all();
+  kit_.settle();
+  EXPECT_NE(first.client.answer(trim), nullptr);
+  EXPECT_TRUE(second.ended);
+  EXPECT_EQ(kit_.device.count(Op::kWrite), 0U);
+  EXPECT_EQ(kit_.device.bytes[0], std::byte{0});
+}
+
+TEST_P(GhostWrites, ALongTrimStopsWhenItsSocketIsGivenUp) {
+  SessionKit kit(with(hollow()));
+  Session::Options options;
+  options.drop_when_hung_up = true;
+  Peer& peer = kit.connect(false, options);
+  kit.device.pace = Pace::kPark;
+  peer.ask({.command = C::kTrim, .length = 1U << 31});
+  kit.settle();
+  ASSERT_EQ(kit.device.parked(), 1U);
+  peer.wire.hang_up();
+  work_off(kit);
+  EXPECT_EQ(kit.device.count(Op::kTrim), 1U);
+  EXPECT_TRUE(peer.ended);
+}
+
+TEST_P(GhostWrites, AClientOfTheNetworkIsServedThoughItHasGone) {
+  Peer& peer = kit_.connect(false);
+  peer.ask({.command = C::kWrite, .length = 4096}, 'k');
+  peer.wire.finish_sending();
+  kit_.settle();
+  EXPECT_EQ(kit_.device.bytes[0], std::byte{'k'});
+}
+
+}  // namespace
+}  // namespace usbd::nbd

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The suite's way in: its options from the environment, a run, and what is printed of it.
+
+#include <cerrno>
+#include <charconv>
+#include <cstdlib>
+#include <cstring>
+
+#include <fmt/core.h>
+
+#include "base/random.h"
+#include "conformance/runner.h"
+#include "usbd/testing/conformance.h"
+
+namespace usbd::testing {
+namespace {
+
+void take_number(const char* name, uint64_t& value) {
+  const char* const text = std::getenv(name);
+  if (text == nullptr || *text == '\0') return;
+  const char* const end = text + std::strlen(text);
+  const auto [stopped, error] = std::from_chars(text, end, value);
+  if (error == std::errc() && stopped == end) return;
+  fmt::print(stderr, "{} is \"{}\"; it must be a number from 0 to 2^64 - 1\n", name, text);
+  std::exit(2);
+}
+
+}  // namespace
+
+ConformanceOptions options_from_environment(ConformanceOptions options) {
+  take_number("USBD_CONFORMANCE_SEED", options.seed);
+  take_number("USBD_CONFORMANCE_OPERATIONS", options.operations);
+  return options;
+}
+
+std::string ConformanceReport::text() const {
+  std::string text = fmt::format("{}: {} operations, seed {}:", subject, operations, seed);
+  for (size_t i = 0; i < kOpKinds; ++i) {
+    text += fmt::format(" {} {},", op_kind_name(static_cast<OpKind>(i)), by_kind[i]);
+  }
+  text += fmt::format(
+      " refused {}, overlaps {}, reopens {}, crashes {}, {} MiB read, {} MiB written, digest "
+      "{:016x}",
+      refused, overlaps, reopens, crashes, bytes_read >> 20U, bytes_written >> 20U, fingerprint);
+  if (!passed()) {
+    text +=
+        fmt::format("\n  FAILED: {}\n  once more: USBD_CONFORMANCE_SEED={} (after {} operations)",
+                    failure, seed, operations);
+  }
+  return text;
+}
+
+ConformanceReport run_conformance(Subject& subject, const ConformanceOptions& options) {
+  ConformanceOptions seeded = options;
+  while (seeded.seed == 0) seeded.seed = SystemRng().next() >> 32U;
+  return Runner(subject, seeded).run();
+}
+
+}  // namespace usbd::testing

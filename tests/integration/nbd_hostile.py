@@ -1,0 +1,262 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+#
+# Clients that misbehave, many at a time, beside one that verifies what it writes: it must not
+# notice, and the daemon's memory stays bounded. Malformed input comes from a printed seed.
+# Timeout: 180
+# Serial: yes
+
+import os
+import random
+import resource
+import socket
+import struct
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+from lib import Daemon, main, need, wait_for  # noqa: E402
+
+need("usbdsrvd")
+MIB = 1 << 20
+MEMORY_MAX = 256 * MIB
+# Generous, since other tests share the machine; what it must catch waits for a time limit of 10 s.
+LATENCY_MAX = 5.0
+SEED = int(os.environ.get("USBD_SEED", random.randrange(1 << 32)))
+
+OPTION = b"IHAVEOPT"
+GREETING = b"NBDMAGIC" + OPTION + struct.pack(">H", 3)
+READ, WRITE, DISCONNECT = 0, 1, 2
+
+
+def option(number, data=b"", length=None):
+    return OPTION + struct.pack(">LL", number, len(data) if length is None else length) + data
+
+
+def go(name=b"", infos=()):
+    return option(7, struct.pack(">L", len(name)) + name +
+                  struct.pack(f">H{len(infos)}H", len(infos), *infos))
+
+
+def request(command, offset, length, flags=0, cookie=1):
+    return struct.pack(">LHHQQL", 0x25609513, flags, command, cookie, offset, length)
+
+
+class Raw:
+    """A client of bytes."""
+
+    def __init__(self, daemon):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(30)
+        self.socket.connect(daemon.socket)
+
+    def receive(self, size):
+        data = b""
+        while len(data) < size:
+            more = self.socket.recv(size - len(data))
+            if not more:
+                raise ConnectionError("the server closed the connection")
+            data += more
+        return data
+
+    def send(self, data):
+        self.socket.sendall(data)
+
+    def enter(self):
+        assert self.receive(18) == GREETING
+        self.send(struct.pack(">L", 3) + option(1))
+        self.receive(10)
+        return self
+
+    def reply(self, cookie, size=0):
+        magic, error, came = struct.unpack(">LLQ", self.receive(16))
+        assert (magic, error, came) == (0x67446698, 0, cookie), (hex(magic), error, came)
+        return self.receive(size)
+
+    def close(self):
+        self.socket.close()
+
+
+class Verifier(threading.Thread):
+    """Writes and reads back without pause; keeps the first error and the longest operation."""
+
+    def __init__(self, daemon):
+        super().__init__()
+        self.client = Raw(daemon).enter()
+        self.finished = threading.Event()
+        self.error = None
+        self.operations = 0
+        self.longest = 0.0
+
+    def run(self):
+        rng = random.Random(SEED)
+        try:
+            while not self.finished.is_set():
+                offset, length = rng.randrange(48) * MIB, rng.randrange(1, 128 << 10)
+                data = rng.randbytes(length)
+                start = time.monotonic()
+                self.client.send(request(WRITE, offset, length, cookie=7) + data)
+                self.client.reply(7)
+                self.client.send(request(READ, offset, length, cookie=8))
+                assert self.client.reply(8, length) == data, "other data came back"
+                self.longest = max(self.longest, time.monotonic() - start)
+                self.operations += 2
+        except Exception as error:  # pylint: disable=broad-except
+            self.error = error
+
+    def __enter__(self):
+        self.start()
+        return self
+
+    def __exit__(self, kind, value, trace):
+        before = self.operations
+        if kind is None:
+            wait_for(30, "the verifying client goes on",
+                     lambda: self.error or self.operations > before)
+        self.finished.set()
+        self.join()
+        self.client.close()
+        if kind is None:
+            assert self.error is None, f"the verifying client: {self.error!r}"
+            assert self.longest < LATENCY_MAX, f"an operation took {self.longest:.1f} s"
+            print(f"     {self.operations} verified operations, "
+                  f"longest {self.longest * 1000:.0f} ms")
+
+
+def peak_memory(daemon):
+    with open(f"/proc/{daemon.process.pid}/status", encoding="ascii") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    raise AssertionError("no VmHWM")
+
+
+def beside_a_verifying_client(misbehave, device="mem"):
+    """The device itself is at most 64 MiB of the memory. mem is served from its own memory; with
+    file all clients share a budget of buffers, which those that misbehave must not keep."""
+    with Daemon(f"-dev-type={device}", "-store-dir=.", "-store-size=64MiB") as daemon:
+        with Verifier(daemon):
+            misbehave(daemon)
+        memory = peak_memory(daemon)
+        assert memory - 64 * MIB < MEMORY_MAX, f"the daemon took {memory >> 20} MiB"
+        Raw(daemon).enter().close()
+
+
+def test_a_thousand_silent_connections():
+    def misbehave(daemon):
+        silent = [Raw(daemon) for _ in range(1000)]
+        Raw(daemon).enter().close()
+        for client in silent:
+            client.close()
+    beside_a_verifying_client(misbehave)
+
+
+def test_a_thousand_malformed_sessions():
+    rng = random.Random(SEED)
+
+    def noise(size):
+        return rng.randbytes(rng.randrange(1, size))
+
+    def handshake():
+        length = rng.choice((0, 1, 65536, 65537, MIB, 0x7fffffff, 0xffffffff))
+        return rng.choice((
+            noise(4096), struct.pack(">L", rng.getrandbits(32)) + noise(64),
+            struct.pack(">L", 3) + option(rng.randrange(14), noise(64), length),
+            struct.pack(">L", 3) + option(rng.randrange(14), noise(200)) * 50,
+            struct.pack(">L", 3) + option(8) + option(10, noise(100)) + go(b"vol", (3, 1)),
+            struct.pack(">L", 3) + option(3) * 2000,
+            struct.pack(">L", rng.choice((0, 2))) + option(rng.randrange(12), noise(40))))
+
+    def transmission():
+        return struct.pack(">L", 3) + option(1) + b"".join(
+            rng.choice((
+                noise(40), request(rng.randrange(12), rng.getrandbits(64), rng.getrandbits(32)),
+                request(READ, rng.randrange(1 << 27), rng.randrange(1 << 26), rng.getrandbits(6)),
+                request(WRITE, 64 * MIB - 5, 4096) + noise(4096)))
+            for _ in range(rng.randrange(1, 20)))
+
+    def misbehave(daemon):
+        for number in range(1000):
+            client = Raw(daemon)
+            data = transmission() if number % 2 else handshake()
+            try:
+                client.socket.settimeout(0.2)
+                client.send(data[:rng.randrange(1, len(data) + 1)])
+                if number % 3 == 0:
+                    client.socket.recv(100)
+            except (OSError, ConnectionError):
+                pass
+            client.close()
+    print(f"     seed {SEED}")
+    beside_a_verifying_client(misbehave)
+
+
+def do_not_read(device):
+    def misbehave(daemon):
+        deaf = [Raw(daemon).enter() for _ in range(32)]
+        for client in deaf:
+            client.socket.setblocking(False)
+            try:
+                for _ in range(400):
+                    client.send(request(READ, 0, 32 * MIB))
+            except BlockingIOError:
+                pass
+        time.sleep(3 * LATENCY_MAX if device == "file" else 1)
+        for client in deaf:
+            client.close()
+    beside_a_verifying_client(misbehave, device)
+
+
+def test_clients_that_do_not_read_what_they_asked_for():
+    do_not_read("mem")
+
+
+def test_clients_that_do_not_read_what_came_from_a_file():
+    do_not_read("file")
+
+
+def send_half(device):
+    def misbehave(daemon):
+        slow = [Raw(daemon).enter() for _ in range(64)]
+        for client in slow:
+            client.send(request(WRITE, 50 * MIB, 8 * MIB) + bytes(100))
+        for _ in range(150 if device == "file" else 10):
+            for client in slow:
+                try:
+                    client.send(b"x")
+                except OSError:
+                    pass  # closed as too slow, which is the server's right
+            time.sleep(0.1)
+        for client in slow:
+            client.close()
+    beside_a_verifying_client(misbehave, device)
+
+
+def test_clients_that_send_half_a_write_and_stop():
+    send_half("mem")
+
+
+def test_clients_that_send_half_a_write_to_a_file_and_stop():
+    send_half("file")
+
+
+def test_clients_that_say_one_byte_at_a_time():
+    def misbehave(daemon):
+        text = struct.pack(">L", 3) + option(3) + go(b"vol", (3,))
+        slow = [Raw(daemon) for _ in range(100)]
+        for byte in text[:40]:
+            for client in slow:
+                client.send(bytes([byte]))
+        for byte in text[40:]:
+            slow[-1].send(bytes([byte]))
+        slow[-1].send(request(READ, 0, 512, cookie=3))
+        slow[-1].receive(18 + 20 + 4 + 3)  # the greeting, and the start of the list
+        for client in slow:
+            client.close()
+    beside_a_verifying_client(misbehave)
+
+
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+main(globals())

@@ -148,7 +148,10 @@ Result<LoadResult> run_load(const LoadOptions& options) {
     measured = measure(options, workers.size(), phase, before, after);
     phase.set(LoadPhase::Phase::kDrain);
   }
-  for (const auto& worker : workers) USBD_TRY_VOID(worker->outcome());
+  for (const auto& worker : workers) {
+    USBD_TRY_VOID(worker->outcome());
+    USBD_TRY_VOID(worker->disconnect());
+  }
   USBD_TRY_VOID(std::move(measured));
 
   LoadResult result = subtract(options, before, after);

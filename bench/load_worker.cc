@@ -45,7 +45,6 @@ void LoadWorker::add(Socket socket, const LoadConnectionOptions& options, Worklo
 void LoadWorker::run(LoadPhase& phase) {
   outcome_ = connections_.size() == 1 ? run_single(phase) : run_several(phase);
   phase.count_end();
-  if (outcome_) outcome_ = disconnect_all();
 }
 
 Result<void> LoadWorker::refill(LoadConnection& connection, const LoadPhase& phase) {
@@ -107,7 +106,7 @@ Result<void> LoadWorker::poll_all(std::vector<pollfd>& polled) {
   return any ? poll_once(polled, busy_poll_ ? 0 : patience_ms_) : Result<void>();
 }
 
-Result<void> LoadWorker::disconnect_all() {
+Result<void> LoadWorker::disconnect() {
   for (auto& connection : connections_) USBD_TRY_VOID(connection->disconnect());
   return {};
 }

@@ -51,6 +51,10 @@ class LoadWorker {
   /// Keeps the connections busy until the phase is kDrain, or their workloads end, and all
   /// requests are answered. Says so to `phase`.
   void run(LoadPhase& phase);
+  /// Takes leave of the server on all connections, after a run() that did not end early. Not part
+  /// of run(), because a server may end a process with its connection, and so its CPU time would be
+  /// gone before it has been read.
+  Result<void> disconnect();
 
   /// Why run() ended early, if it did.
   [[nodiscard]] const Result<void>& outcome() const { return outcome_; }
@@ -62,7 +66,6 @@ class LoadWorker {
   Result<void> refill(LoadConnection& connection, const LoadPhase& phase);
   Result<void> wait_and_receive(LoadConnection& connection);
   Result<void> poll_all(std::vector<pollfd>& polled);
-  Result<void> disconnect_all();
 
   const bool busy_poll_;
   const int patience_ms_;

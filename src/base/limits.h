@@ -34,14 +34,14 @@ inline constexpr uint64_t kTrimChunk = 64U << 20;            // range locked at 
 inline constexpr uint32_t kZeroBufferBytes = 1U << 20;       // zeros written at once by emulation
 inline constexpr unsigned kRequestsPerConnectionMax = 1024;  // parsed and not yet answered
 inline constexpr uint64_t kBytesPerConnectionMax = 64U << 20;
-inline constexpr uint64_t kBytesTotalMax = 128U << 20;
+inline constexpr uint64_t kBytesTotalMax = 96U << 20;
 inline constexpr size_t kReceiveBufferBytes = 256U << 10;
 inline constexpr uint32_t kDirectReceiveMin = 32U << 10;
 inline constexpr size_t kExtentsPerReplyMax = 1024;
 
-// A connection that holds buffers others wait for gets this long, and this many bytes a second.
-inline constexpr auto kSlowConnectionGrace = 10s;
-inline constexpr uint64_t kSlowConnectionBytesPerSecond = 1U << 20;
+// A connection that holds buffers others wait for must move this many bytes in this time.
+inline constexpr auto kSlowConnectionGrace = 3s;
+inline constexpr uint64_t kSlowConnectionBytes = 256U << 10;
 
 // Connections.
 inline constexpr unsigned kConnectionsMax = 1024;

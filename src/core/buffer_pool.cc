@@ -25,6 +25,7 @@ bool Budget::take_or_wait(Waiter& waiter) {
     free_ -= waiter.bytes;
     return true;
   }
+  ++waits_;
   waiter.next = nullptr;
   (last_ != nullptr ? last_->next : first_) = &waiter;
   last_ = &waiter;
@@ -66,13 +67,18 @@ bool Budget::has_waiters() const {
   return first_ != nullptr;
 }
 
+uint64_t Budget::waits() const {
+  const MutexLock lock(mutex_);
+  return waits_;
+}
+
 uint64_t Budget::free() const {
   const MutexLock lock(mutex_);
   return free_;
 }
 
 void BufferPool::Lease::reset() {
-  if (pool_ != nullptr) std::exchange(pool_, nullptr)->give_back(std::move(buffer_));
+  if (pool_ != nullptr) std::exchange(pool_, nullptr)->give_back(std::move(buffer_), reserve_);
 }
 
 size_t BufferPool::class_of(size_t length) {
@@ -88,15 +94,24 @@ BufferPool::Lease BufferPool::try_lease(size_t length) {
 }
 
 BufferPool::Lease BufferPool::lease_paid(size_t length) {
+  return {*this, take(length), length, nullptr};
+}
+
+BufferPool::Lease BufferPool::lease_reserved(size_t length, uint64_t& used) {
+  used += cost(length);
+  return {*this, take(length), length, &used};
+}
+
+AlignedBuffer BufferPool::take(size_t length) {
   std::vector<AlignedBuffer>& list = free_[class_of(length)];
-  if (list.empty()) return {*this, AlignedBuffer(cost(length)), length};
+  if (list.empty()) return AlignedBuffer(cost(length));
   AlignedBuffer buffer = std::move(list.back());
   list.pop_back();
   kept_ -= buffer.size();
-  return {*this, std::move(buffer), length};
+  return buffer;
 }
 
-void BufferPool::give_back(AlignedBuffer buffer) {
+void BufferPool::give_back(AlignedBuffer buffer, uint64_t* reserve) {
   const size_t size = buffer.size();
   if (kept_ + size <= kKeptMax) {
     kept_ += size;
@@ -104,7 +119,11 @@ void BufferPool::give_back(AlignedBuffer buffer) {
   } else {
     buffer = AlignedBuffer();
   }
-  budget_.give(size);
+  if (reserve != nullptr) {
+    *reserve -= size;
+  } else {
+    budget_.give(size);
+  }
 }
 
 }  // namespace usbd

@@ -42,12 +42,15 @@ class Budget {
   /// Whether less than a quarter is left, or somebody waits.
   [[nodiscard]] bool is_tight() const;
   [[nodiscard]] bool has_waiters() const;
+  /// How often anybody had to wait, ever. Two equal answers: nobody had to in between.
+  [[nodiscard]] uint64_t waits() const;
   [[nodiscard]] uint64_t free() const;
 
  private:
   const uint64_t total_;
   mutable Mutex mutex_;
   uint64_t free_ USBD_GUARDED_BY(mutex_);
+  uint64_t waits_ USBD_GUARDED_BY(mutex_) = 0;
   Waiter* first_ USBD_GUARDED_BY(mutex_) = nullptr;
   Waiter* last_ USBD_GUARDED_BY(mutex_) = nullptr;
 };
@@ -62,13 +65,15 @@ class BufferPool {
     Lease(Lease&& other) noexcept
         : pool_(std::exchange(other.pool_, nullptr)),
           buffer_(std::move(other.buffer_)),
-          length_(other.length_) {}
+          length_(other.length_),
+          reserve_(other.reserve_) {}
     Lease& operator=(Lease&& other) noexcept {
       if (this != &other) {
         reset();
         pool_ = std::exchange(other.pool_, nullptr);
         buffer_ = std::move(other.buffer_);
         length_ = other.length_;
+        reserve_ = other.reserve_;
       }
       return *this;
     }
@@ -80,12 +85,14 @@ class BufferPool {
 
    private:
     friend BufferPool;
-    Lease(BufferPool& pool, AlignedBuffer buffer, size_t length)
-        : pool_(&pool), buffer_(std::move(buffer)), length_(length) {}
+    Lease(BufferPool& pool, AlignedBuffer buffer, size_t length, uint64_t* reserve)
+        : pool_(&pool), buffer_(std::move(buffer)), length_(length), reserve_(reserve) {}
 
     BufferPool* pool_ = nullptr;
     AlignedBuffer buffer_;
     size_t length_ = 0;
+    /// What counts it, if it does not come from the budget.
+    uint64_t* reserve_ = nullptr;
   };
 
   explicit BufferPool(Budget& budget) : budget_(budget) {}
@@ -96,6 +103,9 @@ class BufferPool {
   [[nodiscard]] Lease try_lease(size_t length);
   /// The same for a caller that has taken cost(length) from the budget.
   [[nodiscard]] Lease lease_paid(size_t length);
+  /// The same for a caller that has a reserve of its own beside the budget: cost(length) is added
+  /// to `used`, and taken off when the buffer is given back. Lifetime: `used` outlives the lease.
+  [[nodiscard]] Lease lease_reserved(size_t length, uint64_t& used);
   [[nodiscard]] Budget& budget() { return budget_; }
 
  private:
@@ -106,7 +116,8 @@ class BufferPool {
 
   static size_t class_of(size_t length);
   static constexpr size_t size_of(size_t size_class) { return kSmallest << size_class; }
-  void give_back(AlignedBuffer buffer);
+  AlignedBuffer take(size_t length);
+  void give_back(AlignedBuffer buffer, uint64_t* reserve);
 
   Budget& budget_;
   std::array<std::vector<AlignedBuffer>, kClasses> free_;

@@ -55,7 +55,7 @@ int Export::check(const Request& request) const {
   if (is_change && info_.read_only) return EPERM;
   if ((request.op == Op::kTrim && !info_.can_trim) ||
       (request.op == Op::kWriteZeroes && !info_.can_write_zeroes)) {
-    return EOPNOTSUPP;
+    return EINVAL;
   }
   const auto [offset, length] = request.range;
   if (length == 0 || ((offset | length) & (info_.block_size_min - 1)) != 0) return EINVAL;

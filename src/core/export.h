@@ -87,8 +87,8 @@ class Export {
   [[nodiscard]] RangeLocks& locks() { return locks_; }
 
   /// 0 if the request may be done, else the errno value to answer: EPERM (change of a read-only
-  /// export), EINVAL (empty, unaligned, too long, beyond the end), ENOSPC (write or zeroing beyond
-  /// the end), EOPNOTSUPP (flags or operations the export does not have).
+  /// export), EINVAL (empty, unaligned, too long, beyond the end, an operation that the export does
+  /// not have), ENOSPC (write or zeroing beyond the end).
   [[nodiscard]] int check(const Request& request) const;
 
   /// Whether the request changes data, so that its range is claimed first.

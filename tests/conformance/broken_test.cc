@@ -3,6 +3,8 @@
 // The suite is worth something only if it fails where it should: devices and servers with one
 // fault each, and after how many operations the fault was seen.
 
+#include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <functional>
 
@@ -56,7 +58,10 @@ std::vector<DeviceFault> all_device_faults() {
 
 INSTANTIATE_TEST_SUITE_P(Each, BrokenDeviceTest, ::testing::ValuesIn(all_device_faults()),
                          [](const auto& fault) {
-                           return fmt::format("Fault{}", static_cast<int>(fault.param));
+                           std::string name = describe(fault.param);
+                           std::ranges::replace_if(
+                               name, [](char c) { return std::isalnum(c) == 0; }, '_');
+                           return name;
                          });
 
 TEST(BrokenDevice, FlushThatCoversItsOwnLoopOnlyIsFound) {

@@ -96,18 +96,27 @@ void Model::take_changes(std::vector<ChangePtr> changes) {
   }
 }
 
+void Model::write_part(const Change& change, ByteRange part) {
+  if (change.data.empty()) {
+    image_.zero(part);
+  } else {
+    const Bytes data(change.data);
+    image_.write(part.offset, data.subspan(part.offset - change.range.offset, part.length));
+  }
+}
+
 /// Takes changes whose ranges hang together.
 void Model::take_cluster(std::span<const ChangePtr> cluster) {
   const Change& only = *cluster.front();
   if (cluster.size() == 1 && only.certain) {
-    if (only.data.empty()) {
-      image_.zero(only.range);
-    } else {
-      image_.write(only.range.offset, only.data);
-    }
+    write_part(only, only.range);
     return;
   }
   for (Segment& segment : overlay(cluster)) {
+    if (segment.candidates.size() == 1 && segment.candidates[0]->certain) {
+      write_part(*segment.candidates[0], segment.range);
+      continue;
+    }
     if (segment.candidates.size() > 1) ++overlaps_;
     const bool certain = std::ranges::any_of(
         segment.candidates, [](const ChangePtr& change) { return change->certain; });

@@ -109,6 +109,7 @@ class Model {
   void commit();
   void take_changes(std::vector<ChangePtr> changes);
   void take_cluster(std::span<const ChangePtr> cluster);
+  void write_part(const Change& change, ByteRange part);
   void add_unsettled(Segment segment);
   std::optional<Finding> settle_one(const Segment& segment, Bytes got);
   [[nodiscard]] bool has_order_cycle() const;

@@ -103,9 +103,7 @@ bool Session::receive_once() {
 void Session::process(MutableBytes data) {
   processing_ = true;
   data = continue_incoming(data);
-  const auto skipped = static_cast<size_t>(std::min<uint64_t>(skip_, data.size()));
-  skip_ -= skipped;
-  data = take_stash(data.subspan(skipped));
+  data = take_stash(skip(data));
   if (state_ == State::kHandshake) data = handshake(data);
   if (state_ == State::kTransmission) data = requests(data);
   if (state_ == State::kHandshake || state_ == State::kTransmission) keep(data);
@@ -309,15 +307,16 @@ bool Session::client_holds_buffers() const {
 void Session::watch_slowness() {
   if (slow_timer_.slot != 0 || !client_holds_buffers()) return;
   bytes_moved_at_check_ = bytes_moved_;
+  waits_at_check_ = context_.buffers.budget().waits();
   slow_timer_.deadline = loop_.now() + limits::kSlowConnectionGrace;
   loop_.arm(slow_timer_);
 }
 
 void Session::on_slow_check() {
   if (state_ == State::kLost || !client_holds_buffers()) return;
-  const auto expected = limits::kSlowConnectionBytesPerSecond *
-                        static_cast<uint64_t>(limits::kSlowConnectionGrace.count());
-  if (bytes_moved_ - bytes_moved_at_check_ < expected && context_.buffers.budget().has_waiters()) {
+  const Budget& budget = context_.buffers.budget();
+  const bool contended = budget.has_waiters() || budget.waits() != waits_at_check_;
+  if (contended && bytes_moved_ - bytes_moved_at_check_ < limits::kSlowConnectionBytes) {
     log::warning("{}: holds buffers that others wait for, and does not keep up: closing",
                  options_.peer);
     lose("too slow");

@@ -181,6 +181,8 @@ class Session final : private TransportUser, private Requester {
   bool run_write(BatchItem& item);
   bool run_write_with(BatchItem& item, bool held, BufferPool::Lease lease);
   void run_other(BatchItem& item);
+  void refuse(const BatchItem& item);
+  MutableBytes skip(MutableBytes data);
   bool take_claim(BatchItem& item);
   BufferPool::Lease lease(size_t length);
   bool begin_incoming(const BatchItem& item, Bytes available);
@@ -218,8 +220,13 @@ class Session final : private TransportUser, private Requester {
   size_t stash_length_ = 0;
   /// Received, and not to be started yet.
   std::vector<std::byte> leftover_;
-  /// Payload bytes of a refused write that are thrown away.
+  /// Payload bytes of a refused write that are thrown away; it is answered after them, since a
+  /// client may not look for answers before it has sent all.
   uint64_t skip_ = 0;
+  BatchItem skipped_;
+  /// Buffers that do not come from the budget: at most one receive's worth, so that a connection
+  /// with small requests goes on whatever others hold. Units: bytes.
+  uint64_t reserve_used_ = 0;
   Incoming incoming_;
 
   bool paused_ = false;
@@ -241,6 +248,7 @@ class Session final : private TransportUser, private Requester {
   bool tallied_ = false;
   uint64_t bytes_moved_ = 0;
   uint64_t bytes_moved_at_check_ = 0;
+  uint64_t waits_at_check_ = 0;
 
   ReplyQueue replies_;
   Scope scope_;

@@ -113,15 +113,18 @@ MutableBytes Session::parse_batch(MutableBytes data, bool& disconnect) {
     const Bytes available = data.subspan(body);
     const uint64_t length = command == Command::kWrite ? uint64_t{wire.length} : 0;
     if (item.refused != 0) {
-      const auto here = static_cast<size_t>(std::min<uint64_t>(length, available.size()));
-      skip_ = length - here;
-      position = body + here;
+      if (length > available.size()) {
+        if (!items.empty()) break;  // its turn comes when those before it are done
+        skip_ = length - available.size();
+        skipped_ = item;
+        return {};
+      }
+      position = body + static_cast<size_t>(length);
       items.push_back(item);
       continue;
     }
     if (length > available.size()) {
-      // Its turn comes when those before it are done.
-      if (!items.empty()) break;
+      if (!items.empty()) break;  // likewise
       if (!begin_incoming(item, available)) {
         if (state_ == State::kTransmission) pause();
         break;
@@ -187,10 +190,7 @@ size_t Session::run_batch() {
 
 bool Session::run_item(BatchItem& item) {
   if (item.refused != 0) {
-    export_->log_failure(item.request.op, item.request.range,
-                         Error::from_errno(item.refused, "refused"), batch_start_);
-    stats_->record_error(item.request.op, Nanos(0));
-    reply_status(item, item.refused);
+    refuse(item);
     return true;
   }
   switch (item.request.op) {
@@ -202,6 +202,22 @@ bool Session::run_item(BatchItem& item) {
       run_other(item);
       return true;
   }
+}
+
+void Session::refuse(const BatchItem& item) {
+  export_->log_failure(item.request.op, item.request.range,
+                       Error::from_errno(item.refused, "refused"), batch_start_);
+  stats_->record_error(item.request.op, Nanos(0));
+  reply_status(item, item.refused);
+}
+
+/// Throws away what is left of a refused write's payload, and answers the write after it.
+MutableBytes Session::skip(MutableBytes data) {
+  if (skip_ == 0) return data;
+  const auto part = static_cast<size_t>(std::min<uint64_t>(skip_, data.size()));
+  skip_ -= part;
+  if (skip_ == 0 && state_ == State::kTransmission) refuse(skipped_);
+  return data.subspan(part);
 }
 
 /// Whether the item's range is claimed; the claim is then the item's, not the batch's.
@@ -219,6 +235,9 @@ BufferPool::Lease Session::lease(size_t length) {
     buffers.budget().give(paid);
   }
   if (!may_admit()) return {};
+  if (reserve_used_ + cost <= owner_.receive_size()) {
+    return buffers.lease_reserved(length, reserve_used_);
+  }
   BufferPool::Lease result = buffers.try_lease(length);
   if (result) return result;
   waiter_.bytes = cost;

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass
 
-from .report import Board
+from .report import DISTURBED, Board
 from .workloads import WORKLOADS, Workload
 
 SMALL = ("4k-read", "4k-write")
@@ -58,4 +58,6 @@ def _check(board: Board, goal: Goal, workload: Workload) -> str | None:
 def report(board: Board) -> str:
     lines = [line for goal in GOALS for workload in board.workloads
              if workload.name in goal.workloads and (line := _check(board, goal, workload))]
-    return "\n".join(["Goals:", *lines, ""]) if lines else ""
+    disturbed = " (on a disturbed machine: only the CPU figures say something)"
+    title = f"Goals{disturbed if board.disturbance > DISTURBED else ''}:"
+    return "\n".join([title, *lines, ""]) if lines else ""

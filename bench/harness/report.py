@@ -8,6 +8,8 @@ from statistics import median
 from .servers import Server
 from .workloads import Workload
 
+# How much of a CPU others may use before a comparison counts as disturbed.
+DISTURBED = 0.1
 LIMITS = ("bare", "bare-huge")
 # The peer that a server of a kind is compared to.
 PEERS = {"memory": "nbdkit-memory", "null": "nbdkit-memory", "file": "nbdkit-file"}
@@ -65,6 +67,11 @@ class Board:
         cells = [self.cell(name, workload) for name in LIMITS]
         return max((cell for cell in cells if cell), key=lambda cell: cell.rate, default=None)
 
+    @property
+    def disturbance(self) -> float:
+        """The worst of all cells'."""
+        return max((cell.disturbance for cell in self._cells.values() if cell.results), default=0)
+
     def peer(self, server: Server, workload: Workload) -> Cell | None:
         return self.cell(PEERS[server.kind], workload)
 
@@ -108,12 +115,10 @@ def table(board: Board, workload: Workload) -> str:
 
 
 def disturbance_warning(board: Board) -> str:
-    worst = max((cell.disturbance for server in board.servers for workload in board.workloads
-                 if (cell := board.cell(server.name, workload))), default=0)
-    if worst < 0.1:
+    if board.disturbance <= DISTURBED:
         return ""
-    return (f"Others used up to {worst:.2f} CPUs during a median run: take the CPU figures for "
-            "steadier than the rates.")
+    return (f"Others used up to {board.disturbance:.2f} CPUs during a median run: the rates are "
+            "worth little, the CPU figures something.")
 
 
 def to_json(board: Board, header: dict) -> dict:

@@ -18,13 +18,15 @@ namespace usbd::daemon {
 namespace {
 
 class PidfileTest : public testing::Test {
+ public:
+  ~PidfileTest() override { std::filesystem::remove_all(dir); }
+
  protected:
   PidfileTest() {
     std::string pattern = std::filesystem::temp_directory_path() / "pidfile_test.XXXXXX";
     dir = ::mkdtemp(pattern.data());
     path = dir + "/daemon.pid";
   }
-  ~PidfileTest() override { std::filesystem::remove_all(dir); }
 
   std::string dir;
   std::string path;

@@ -67,6 +67,9 @@ class FatedDevice final : public BlockingDevice {
 };
 
 class ServerTest : public testing::Test {
+ public:
+  ~ServerTest() override { std::filesystem::remove_all(directory); }
+
  protected:
   ServerTest() {
     std::string pattern = std::filesystem::temp_directory_path() / "serve_test.XXXXXX";
@@ -76,7 +79,6 @@ class ServerTest : public testing::Test {
     options.exports = {"unix:" + socket};
     options.threads = 2;
   }
-  ~ServerTest() override { std::filesystem::remove_all(directory); }
 
   Result<std::unique_ptr<Server>> start(Result<void> close_result = {}) {
     return Server::start(std::make_unique<FatedDevice>(fate, std::move(close_result)), options);

@@ -18,6 +18,9 @@ namespace {
 using testing::HasSubstr;
 
 class Volume : public testing::Test {
+ public:
+  ~Volume() override { std::filesystem::remove_all(settings.directory); }
+
  protected:
   Volume() : runtime(*Runtime::start({.loops = 1})) {
     std::string pattern = std::filesystem::temp_directory_path() / "volume_test.XXXXXX";
@@ -25,7 +28,6 @@ class Volume : public testing::Test {
     settings.name = "vol";
     settings.size = 1U << 20;
   }
-  ~Volume() override { std::filesystem::remove_all(settings.directory); }
 
   /// Opens the volume, closes it, and returns its size.
   uint64_t opened() {

@@ -71,12 +71,12 @@ std::optional<nanoseconds> parse_duration(std::string_view text) {
 }  // namespace
 
 const std::vector<std::string>& layer_op_names() {
-  static const std::vector<std::string> names = [] {
+  static const std::vector<std::string> kNames = [] {
     std::vector<std::string> made;
     for (size_t i = 0; i < kOps; ++i) made.emplace_back(op_name(static_cast<Op>(i)));
     return made;
   }();
-  return names;
+  return kNames;
 }
 
 Result<LayerSpec> LayerSpec::parse(std::string_view text) {

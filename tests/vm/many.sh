@@ -16,7 +16,7 @@ for ((i = 0; i < count; ++i)); do
 done
 same "$(printf '%s\n' "${devices[@]}" | sort -u | wc -l)" "$count" "number of different devices"
 
-pattern() { yes "this is device $1" | head -c 1000000; }
+pattern() { head -c 1000000 < <(yes "this is device $1"); }
 for ((i = 0; i < count; ++i)); do
   pattern "$i" | dd of="${devices[i]}" bs=64k iflag=fullblock conv=fsync status=none
 done

@@ -3,10 +3,18 @@
 #
 # Partitions on a kernel device are seen by the kernel, and a mount of one holds the device.
 . "$USBD_SOURCE_DIR/tests/vm/lib.sh"
-need sfdisk
+
+# make_partition DEVICE: a partition table (MBR) with one partition of 32 MiB from 1 MiB on. The
+# table counts blocks of 4096 bytes, little-endian: 256 (start), 8192 (count); type 0x83 is Linux.
+make_partition() {
+  printf '\0\0\0\0\x83\0\0\0\0\1\0\0\0\x20\0\0' |
+    dd of="$1" bs=1 seek=446 conv=notrunc status=none
+  printf '\x55\xaa' | dd of="$1" bs=1 seek=510 conv=notrunc,fsync status=none
+  blockdev --rereadpt "$1"
+}
 
 attach volume -dev-type=mem -store-size=256MiB -stop-timeout=60s
-echo ',,L' | sfdisk -q --label gpt "$device"
+make_partition "$device"
 wait_for 10 test -b "${device}p1"
 make_filesystem ext4 "${device}p1"
 mkdir mnt

@@ -19,11 +19,13 @@ longest=0
 rounds=0
 began=$EPOCHSECONDS
 while ((EPOCHSECONDS - began < 12 + stall)); do
-  ((before = EPOCHSECONDS, ++rounds))
+  before=$EPOCHSECONDS
+  rounds=$((rounds + 1))
   head -c 200000 /dev/urandom >expected
   dd if=expected of="mnt/$rounds" bs=64k conv=fsync status=none || fail "write $rounds failed"
   cp expected "kept.$rounds"
-  ((longest = EPOCHSECONDS - before > longest ? EPOCHSECONDS - before : longest))
+  took=$((EPOCHSECONDS - before))
+  longest=$((took > longest ? took : longest))
 done
 ((longest >= 2 * timeout)) || fail "the stall was not felt: the longest write took $longest s"
 timeouts=$(dmesg | grep -c 'Connection timed out' || true)

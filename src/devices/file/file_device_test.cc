@@ -277,7 +277,7 @@ TEST_F(FileDeviceOnPlainDisk, LeavesToCoreWhatTheFilesystemLacks) {
 /// Real files, through FileDevice::open().
 class FileDeviceOnFiles : public ::testing::Test {
  protected:
-  FileDeviceOnFiles() {
+  void SetUp() override {
     std::string pattern = (std::filesystem::temp_directory_path() / "usbd-XXXXXX").string();
     dir_ = mkdtemp(pattern.data());
     options_.path = dir_ / "volume.bin";
@@ -285,7 +285,7 @@ class FileDeviceOnFiles : public ::testing::Test {
     options_.lock_wait = 0ms;
     log::set_sink([this](log::Level, std::string_view line) { logged_ += line; });
   }
-  ~FileDeviceOnFiles() override {
+  void TearDown() override {
     log::set_sink([](log::Level, std::string_view) {});
     std::filesystem::remove_all(dir_);
   }

@@ -38,8 +38,7 @@ Session::Session(LoopContext& context, std::unique_ptr<Transport> transport,
 
 Session::~Session() {
   USBD_ASSERT(in_flight_ == 0 && !waiting_for_budget_ && !incoming_.active);
-  loop_.disarm(handshake_timer_);
-  loop_.disarm(slow_timer_);
+  USBD_ASSERT(timers_ == 0 && !send_scheduled_);
 }
 
 Result<void> Session::open() {
@@ -51,8 +50,7 @@ Result<void> Session::start() {
   std::vector<std::byte> greeting;
   negotiation_->greet(greeting);
   replies_.raw(std::move(greeting));
-  handshake_timer_.deadline = loop_.now() + limits::kHandshakeTimeout;
-  loop_.arm(handshake_timer_);
+  arm(handshake_timer_, limits::kHandshakeTimeout);
   send_replies();
   return {};
 }
@@ -111,6 +109,8 @@ void Session::process(MutableBytes data) {
   processing_ = false;
   flush_tally();
   send_replies();
+  // Not at once: a client that reads as fast as it is answered would keep the loop for itself.
+  if (may_go_on()) schedule_send();
 }
 
 MutableBytes Session::take_stash(MutableBytes data) {
@@ -150,7 +150,7 @@ MutableBytes Session::handshake(MutableBytes data) {
       export_ = &exports_.at(agreement_.export_index);
       stats_ = &export_->stats().of_loop(context_.index);
       state_ = State::kTransmission;
-      loop_.disarm(handshake_timer_);
+      disarm(handshake_timer_);
       batch_start_ = loop_.now();
       owner_.handshake_done(*this);
     } else if (step.next == Negotiation::Next::kClose) {
@@ -163,10 +163,14 @@ MutableBytes Session::handshake(MutableBytes data) {
   return data;
 }
 
+bool Session::may_go_on() const {
+  if (!paused_ || processing_ || waiting_for_budget_) return false;
+  if (state_ == State::kTransmission) return may_admit();
+  return state_ == State::kHandshake && replies_.empty();
+}
+
 void Session::resume() {
-  // Never from inside process(): it would be entered twice.
-  if (!paused_ || processing_ || waiting_for_budget_) return;
-  if (state_ == State::kTransmission ? !may_admit() : !replies_.empty()) return;
+  if (!may_go_on()) return;
   paused_ = false;
   std::vector<std::byte> data(LoopContext::kHeadroom);
   data.insert(data.end(), leftover_.begin(), leftover_.end());
@@ -175,8 +179,13 @@ void Session::resume() {
   process(MutableBytes(data).subspan(LoopContext::kHeadroom));
 }
 
-void Session::send_replies() {
+void Session::go_on() {
   send_scheduled_ = false;
+  send_replies();
+  resume();
+}
+
+void Session::send_replies() {
   if (state_ == State::kLost) {
     maybe_end();
     return;
@@ -192,10 +201,6 @@ void Session::send_replies() {
   update_interest();
   watch_slowness();
   maybe_end();
-  if (paused_ && !send_scheduled_ && !waiting_for_budget_ &&
-      (state_ == State::kTransmission ? may_admit() : replies_.empty())) {
-    resume();
-  }
 }
 
 void Session::schedule_send() {
@@ -211,6 +216,7 @@ void Session::update_interest() {
 
 void Session::on_writable() {
   send_replies();
+  resume();
 }
 
 void Session::on_hang_up() {
@@ -260,21 +266,28 @@ void Session::drop_incoming() {
   incoming_ = Incoming();
 }
 
+/// Gives up what it waits for and what it has been granted and no longer needs.
+void Session::leave_budget() {
+  Budget& budget = context_.buffers.budget();
+  if (waiting_for_budget_ && budget.stop_waiting(waiter_)) waiting_for_budget_ = false;
+  if (paid_ > 0) budget.give(std::exchange(paid_, 0));
+}
+
 void Session::maybe_end() {
-  const bool over = state_ == State::kLost || (state_ == State::kDraining && replies_.empty());
-  if (!over || in_flight_ > 0 || end_posted_ || processing_) return;
-  if (waiting_for_budget_) {
-    if (!context_.buffers.budget().stop_waiting(waiter_)) return;  // on_budget_granted ends it
-    waiting_for_budget_ = false;
-  }
-  if (paid_ > 0) context_.buffers.budget().give(std::exchange(paid_, 0));
+  if ((state_ != State::kDraining && state_ != State::kLost) || processing_ || end_posted_) return;
+  leave_budget();
+  if (waiting_for_budget_) return;  // on_budget_granted() is on its way
+  if (in_flight_ > 0 || (state_ == State::kDraining && !replies_.empty())) return;
   end_posted_ = true;
   loop_.post(end_work_);
 }
 
 void Session::end() {
-  // A deferred send may be queued behind this, in the same round; it must find the session alive.
-  if (send_scheduled_) {
+  disarm(handshake_timer_);
+  disarm(slow_timer_);
+  // A deferred send or a timer that has fired may be queued behind this, in the same round; they
+  // must find the session alive.
+  if (send_scheduled_ || timers_ > 0) {
     loop_.post(end_work_);
     return;
   }
@@ -283,7 +296,20 @@ void Session::end() {
   owner_.session_ended(*this);
 }
 
+void Session::arm(Timer& timer, Nanos delay) {
+  timer.deadline = loop_.now() + delay;
+  loop_.arm(timer);
+  ++timers_;
+}
+
+void Session::disarm(Timer& timer) {
+  if (timer.slot == 0) return;
+  loop_.disarm(timer);
+  --timers_;
+}
+
 void Session::on_handshake_timeout() {
+  --timers_;
   if (state_ != State::kHandshake) return;
   log::info("{}: no export was chosen within {} s: closing", options_.peer,
             limits::kHandshakeTimeout.count());
@@ -308,11 +334,11 @@ void Session::watch_slowness() {
   if (slow_timer_.slot != 0 || !client_holds_buffers()) return;
   bytes_moved_at_check_ = bytes_moved_;
   waits_at_check_ = context_.buffers.budget().waits();
-  slow_timer_.deadline = loop_.now() + limits::kSlowConnectionGrace;
-  loop_.arm(slow_timer_);
+  arm(slow_timer_, limits::kSlowConnectionGrace);
 }
 
 void Session::on_slow_check() {
+  --timers_;
   if (state_ == State::kLost || !client_holds_buffers()) return;
   const Budget& budget = context_.buffers.budget();
   const bool contended = budget.has_waiters() || budget.waits() != waits_at_check_;

@@ -156,13 +156,18 @@ class Session final : private TransportUser, private Requester {
   MutableBytes handshake(MutableBytes data);
   void keep(MutableBytes data);
   void pause() { paused_ = true; }
+  [[nodiscard]] bool may_go_on() const;
   void resume();
+  void go_on();
   void send_replies();
   void schedule_send();
   void update_interest();
   void lose(std::string_view why);
+  void leave_budget();
   void maybe_end();
   void end();
+  void arm(Timer& timer, Nanos delay);
+  void disarm(Timer& timer);
   void on_handshake_timeout();
   void on_budget_granted();
   void on_slow_check();
@@ -231,6 +236,7 @@ class Session final : private TransportUser, private Requester {
 
   bool paused_ = false;
   bool processing_ = false;
+  /// Whether send_work_ is in the loop's queue.
   bool send_scheduled_ = false;
   bool lost_reported_ = false;
   bool end_posted_ = false;
@@ -255,7 +261,9 @@ class Session final : private TransportUser, private Requester {
   Budget::Waiter waiter_;
   Timer handshake_timer_;
   Timer slow_timer_;
-  MethodWork<&Session::send_replies> send_work_{*this};
+  /// Timers that are armed, or have fired and whose work has not run.
+  unsigned timers_ = 0;
+  MethodWork<&Session::go_on> send_work_{*this};
   MethodWork<&Session::end> end_work_{*this};
   MethodWork<&Session::on_budget_granted> granted_work_{*this};
   MethodWork<&Session::on_handshake_timeout> handshake_timeout_work_{*this};

@@ -35,7 +35,7 @@ class ScriptedDevice final : public Device {
     bool direct = false;
     /// Answers try_ calls, while the pace is kAtOnce.
     bool tries = false;
-    /// Has no bytes behind it: any size costs nothing, reads give zeros.
+    /// Has no bytes behind it: any size costs nothing, reads give anything.
     bool hollow = false;
   };
   enum class Pace : uint8_t {
@@ -204,11 +204,7 @@ class ScriptedDevice final : public Device {
     return failure ? failure(op, range) : std::nullopt;
   }
   void load(ByteRange range, MutableBytes data) const {
-    if (options_.hollow) {
-      std::memset(data.data(), 0, data.size());
-    } else {
-      std::memcpy(data.data(), bytes.data() + range.offset, data.size());
-    }
+    if (!options_.hollow) std::memcpy(data.data(), bytes.data() + range.offset, data.size());
   }
   void store(ByteRange range, Bytes data) {
     if (!options_.hollow) std::memcpy(bytes.data() + range.offset, data.data(), data.size());

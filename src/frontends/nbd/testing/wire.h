@@ -36,6 +36,9 @@ class Wire {
   }
   /// What the server has sent since the last call.
   std::string take() { return std::exchange(outgoing_, {}); }
+  /// From now on what the server sends is only counted.
+  void discard() { discarding_ = true; }
+  [[nodiscard]] uint64_t bytes_from_server() const { return total_; }
   /// Nothing more comes; what was sent is still read.
   void finish_sending() {
     finished_ = true;
@@ -105,6 +108,8 @@ class Wire {
   std::string incoming_;
   size_t received_ = 0;
   std::string outgoing_;
+  uint64_t total_ = 0;
+  bool discarding_ = false;
   size_t receive_max_ = kNoLimit;
   size_t send_max_ = kNoLimit;
   size_t room_ = kNoLimit;
@@ -149,10 +154,13 @@ class WireTransport final : public Transport {
     size_t sent = 0;
     for (const iovec& buffer : buffers) {
       const size_t part = std::min(left, buffer.iov_len);
-      wire_.outgoing_.append(static_cast<const char*>(buffer.iov_base), part);
+      if (!wire_.discarding_) {
+        wire_.outgoing_.append(static_cast<const char*>(buffer.iov_base), part);
+      }
       left -= part;
       sent += part;
     }
+    wire_.total_ += sent;
     if (wire_.room_ != Wire::kNoLimit) wire_.room_ -= sent;
     return static_cast<int64_t>(sent);
   }

@@ -37,7 +37,8 @@ function(usbd_component name)
   endif()
 endfunction()
 
-# usbd_test(NAME SOURCES file... [LINK target...] LABELS label... [TIMEOUT seconds]): a gtest program.
+# usbd_test(NAME SOURCES file... [LINK target...] LABELS label... [TIMEOUT seconds]): a program of
+# gtest.
 function(usbd_test name)
   cmake_parse_arguments(arg "" "TIMEOUT" "SOURCES;LINK;LABELS" ${ARGN})
   if(NOT arg_TIMEOUT)

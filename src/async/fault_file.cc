@@ -63,10 +63,12 @@ class FaultFile final : public BlockFile {
     for (const auto& [page, change] : covered) {
       const auto dirty = disk_.unsynced_.find(page);
       if (dirty != disk_.unsynced_.end() && dirty->second == change) disk_.unsynced_.erase(dirty);
+      // A synchronous write may have made a newer content durable meanwhile.
+      if (disk_.durable_change_[page] >= change) continue;
       if (fault) {
         disk_.forgotten_[page] = change;
       } else {
-        disk_.make_durable(page, contents);
+        disk_.make_durable(page, contents, change);
       }
     }
     if (fault) co_return Error(fault->error, "injected");
@@ -127,7 +129,7 @@ class FaultFile final : public BlockFile {
   void sync_range(ByteRange range) {
     for (uint64_t page = range.offset / FaultDisk::kPage; page * FaultDisk::kPage < range.end();
          ++page) {
-      disk_.make_durable(page, disk_.pages_);
+      disk_.make_durable(page, disk_.pages_, disk_.changes_);
       disk_.unsynced_.erase(page);
     }
     disk_.durable_size_ = std::max(disk_.durable_size_, std::min(range.end(), disk_.size_));
@@ -232,7 +234,8 @@ void FaultDisk::clear(ByteRange range, bool keep_allocated) {
   }
 }
 
-void FaultDisk::make_durable(uint64_t index, const Pages& from) {
+void FaultDisk::make_durable(uint64_t index, const Pages& from, uint64_t change) {
+  durable_change_[index] = change;
   const auto page = from.find(index);
   if (page == from.end()) {
     durable_.erase(index);
@@ -247,7 +250,7 @@ void FaultDisk::crash_page(uint64_t index) {
   const uint64_t fate = rng_.below(kFates);
   if (fate == kLost) return;
   if (fate == kKept) {
-    make_durable(index, pages_);
+    make_durable(index, pages_, changes_);
     return;
   }
   const auto written = pages_.find(index);

@@ -88,8 +88,9 @@ class FaultDisk {
   void load(uint64_t offset, MutableBytes data) const;
   void store(uint64_t offset, Bytes data);
   void clear(ByteRange range, bool keep_allocated);
-  /// Makes page `index` what it is in `from` (absent there: a hole) on stable storage.
-  void make_durable(uint64_t index, const Pages& from);
+  /// Makes page `index` what it is in `from` (absent there: a hole) on stable storage; `change` says
+  /// up to which change that is.
+  void make_durable(uint64_t index, const Pages& from, uint64_t change);
   void crash_page(uint64_t index);
   void after_crash();
 
@@ -100,6 +101,8 @@ class FaultDisk {
   /// What reads see, and what a crash leaves. A page that is absent is a hole.
   Pages pages_;
   Pages durable_;
+  /// The last change of each page that durable_ has.
+  std::map<uint64_t, uint64_t> durable_change_;
   /// Pages written since they were last synced, and when (a count of changes).
   std::map<uint64_t, uint64_t> unsynced_;
   /// Pages whose sync failed: clean in the kernel's eyes, and not on the disk.

@@ -232,7 +232,7 @@ TEST_P(KernelFileOnLoop, FreesAndKeepsSpace) {
   const auto full = stat_of(path).st_blocks;
   const Result<void> zeroed = loop_.run(file->zero(ByteRange(0, 4 * kMiB)));
   if (!zeroed && zeroed.error().is(Errc::kNotSupported)) {
-    GTEST_SKIP() << "the filesystem of " << path << " has no FALLOC_FL_ZERO_RANGE";
+    GTEST_SKIP() << "machine: the filesystem of " << path << " has no FALLOC_FL_ZERO_RANGE";
   }
   EXPECT_GE(stat_of(path).st_blocks, full - 64);
   expect_contents(*file, 0, zeros);
@@ -250,7 +250,7 @@ TEST_P(KernelFileOnLoop, FindsDataAndHoles) {
   const std::vector<std::byte> data = random_bytes(64U << 10, 4);
   ASSERT_TRUE(loop_.run(file->write(512 * kMiB, data, {})).has_value());
   const Result<uint64_t> found = loop_.run(file->next_data(0));
-  if (!found && found.error().is(Errc::kNotSupported)) GTEST_SKIP() << "no SEEK_DATA here";
+  if (!found && found.error().is(Errc::kNotSupported)) GTEST_SKIP() << "machine: no SEEK_DATA here";
   EXPECT_EQ(*found, 512 * kMiB);
   EXPECT_EQ(*loop_.run(file->next_hole(512 * kMiB)), 512 * kMiB + data.size());
   EXPECT_EQ(*loop_.run(file->next_data(513 * kMiB)), kTiB);
@@ -281,7 +281,7 @@ TEST_P(KernelFileOnLoop, DoesDirectIoFromAnyMemory) {
   KernelFile::Options options = options_for(dir_.file("direct"), 16 * kMiB);
   options.direct = true;
   Result<std::unique_ptr<KernelFile>> opened = loop_.run(KernelFile::open(options));
-  if (!opened) GTEST_SKIP() << opened.error().message();
+  if (!opened) GTEST_SKIP() << "machine: " << opened.error().message();
   KernelFile& file = **opened;
   EXPECT_GE(file.block_size(), 512U);
   const std::vector<std::byte> data = random_bytes(3 * kMiB + 1, 6);
@@ -304,7 +304,7 @@ TEST_P(KernelFileOnLoop, ReadsWhatIsCachedInPlace) {
   }
   std::vector<std::byte> found(8192);
   const std::optional<Result<void>> read = file->try_read(4096, found);
-  if (!read) GTEST_SKIP() << "no RWF_NOWAIT reads here";
+  if (!read) GTEST_SKIP() << "machine: no RWF_NOWAIT reads here";
   EXPECT_TRUE(read->has_value());
   EXPECT_EQ(found, data);
   EXPECT_FALSE(file->try_read(kMiB - 4096, found).has_value());  // the file ends before that

@@ -81,6 +81,8 @@ class BufferPool {
 
     explicit operator bool() const { return pool_ != nullptr; }
     [[nodiscard]] MutableBytes bytes() const { return buffer_.bytes().first(length_); }
+    /// Whether its bytes are the budget's, so that others may be waiting for them.
+    [[nodiscard]] bool is_shared() const { return pool_ != nullptr && reserve_ == nullptr; }
     void reset();
 
    private:

@@ -209,8 +209,7 @@ TEST(BufferPool, LendsWhatTheCallerHasPaidFor) {
   EXPECT_EQ(budget.free(), budget.total());
 }
 
-// --- several loops at one budget
-// ------------------------------------------------------------------
+// --- several loops at one budget ---
 
 /// Waits for its bytes like a connection does.
 struct Turn {

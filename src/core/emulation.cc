@@ -63,6 +63,7 @@ Task<Result<void>> Export::change_in_pieces(Request request, Requester& requeste
     if (!requester.is_gone()) result = co_await apply(piece, {});
     locks_.release(claim);
     if (!result) co_return result;
+    request.fast_only = false;  // a refusal after this would come with a part changed
     offset = next;
     co_await Loop::current().schedule();  // others on this loop have their turn
   }
@@ -125,25 +126,21 @@ Task<Result<void>> Export::modify_block(ByteRange part, Bytes data) {
 
 Task<Result<void>> Export::apply_clearing(Request piece) {
   const uint64_t block = geometry_.block_size;
-  ByteRange middle = piece.range;
-  const uint64_t head = std::min((block - middle.offset % block) % block, middle.length);
-  if (piece.fast_only && (head > 0 || middle.end() % block != 0)) {
-    if (!info_.can_fast_zero) co_return Errc::kNotSupported;
-  }
+  const ByteRange range = piece.range;
+  const uint64_t head = std::min((block - range.offset % block) % block, range.length);
+  const uint64_t tail = (range.length - head) % block;
+  // The whole blocks first: if they are refused (fast_only), nothing may have changed.
+  piece.range = ByteRange(range.offset + head, range.length - head - tail);
+  if (!piece.range.empty()) USBD_CO_TRY_VOID(co_await clear_aligned(piece));
   if (head > 0) {
-    const ByteRange edge(middle.offset, head);
+    const ByteRange edge(range.offset, head);
     USBD_CO_TRY_VOID(co_await modify_block(edge, {}));
-    middle = ByteRange(middle.offset + head, middle.length - head);
   }
-  const uint64_t tail = middle.length % block;
   if (tail > 0) {
-    const ByteRange edge(middle.end() - tail, tail);
+    const ByteRange edge(range.end() - tail, tail);
     USBD_CO_TRY_VOID(co_await modify_block(edge, {}));
-    middle.length -= tail;
   }
-  if (middle.empty()) co_return Result<void>();
-  piece.range = middle;
-  co_return co_await clear_aligned(piece);
+  co_return Result<void>();
 }
 
 Task<Result<void>> Export::clear_aligned(Request piece) {

@@ -204,8 +204,7 @@ Capabilities native() {
           .extents = Support::kNative};
 }
 
-// --- writes
-// ---------------------------------------------------------------------------------------
+// --- writes ---
 
 TEST(Emulation, PassesWholeBlocksThrough) {
   Bench bench(blocks_of(512, 16));
@@ -265,8 +264,7 @@ TEST(Emulation, SplitsWhatIsLongerThanTheDeviceTakes) {
   EXPECT_TRUE(std::ranges::all_of(data, [](std::byte byte) { return byte == std::byte{4}; }));
 }
 
-// --- reads
-// ----------------------------------------------------------------------------------------
+// --- reads ---
 
 TEST(Emulation, ReadsWholeBlocksAndGivesThePartAskedFor) {
   Bench bench(blocks_of(512, 8));
@@ -290,8 +288,7 @@ TEST(Emulation, GivesAReadsError) {
   EXPECT_EQ(bench.read({0, 512}, data), EIO);
 }
 
-// --- FUA
-// ------------------------------------------------------------------------------------------
+// --- FUA ---
 
 TEST(Emulation, FlushesAfterAChangeWithFuaThatTheDeviceLacks) {
   Shape shape = blocks_of(512, 8);
@@ -332,8 +329,7 @@ TEST(Emulation, HandsFuaToADeviceThatHasIt) {
   EXPECT_THAT(bench.device.take_calls(), ElementsAre("trim 0+1024 fua", "zero 0+1024 fua"));
 }
 
-// --- trims and zeroings
-// ---------------------------------------------------------------------------
+// --- trims and zeroings ---
 
 TEST(Emulation, ZeroesTheRaggedEdgesOfATrim) {
   Shape shape = blocks_of(512, 8);
@@ -424,8 +420,7 @@ TEST(Emulation, PassesNoHoleOn) {
   EXPECT_THAT(bench.device.take_calls(), ElementsAre("zero 0+512 no_hole"));
 }
 
-// --- long clearings
-// -------------------------------------------------------------------------------
+// --- long clearings ---
 
 Shape large(uint64_t size) {
   return {.geometry = {.size = size, .block_size = 4096},
@@ -496,8 +491,7 @@ TEST(Emulation, FlushesOnceAfterALongTrimWithFua) {
                           "flush"));
 }
 
-// --- claims
-// ---------------------------------------------------------------------------------------
+// --- claims ---
 
 TEST(Emulation, DropsAChangeWhoseRequesterIsGoneWhenItsTurnComes) {
   Bench bench(blocks_of(512, 8));
@@ -535,8 +529,7 @@ TEST(Emulation, ReleasesTheClaimItWasGiven) {
   EXPECT_EQ(bench.served.locks().held_count(), 0U);
 }
 
-// --- extents, cache
-// -------------------------------------------------------------------------------
+// --- extents, cache ---
 
 TEST(Emulation, ClipsExtentsToWhatWasAsked) {
   Shape shape = blocks_of(4096, 16);
@@ -566,8 +559,7 @@ TEST(Emulation, CachesWholeBlocks) {
   EXPECT_THAT(bench.device.take_calls(), ElementsAre("cache 0+1024"));
 }
 
-// --- many at once, against a model
-// ----------------------------------------------------------------
+// --- many at once, against a model ---
 
 constexpr uint64_t kClients = 8;
 constexpr uint64_t kStripe = 300;  // bytes of each client: several share a block

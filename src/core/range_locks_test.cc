@@ -178,8 +178,7 @@ TEST_F(RangeLocksDeathTest, RefusesToReleaseWhatNobodyHolds) {
   release({0, 10});
 }
 
-// --- random orders, against the plain meaning of the words
-// ----------------------------------------
+// --- random orders, against the plain meaning of the words ---
 
 /// Cells that only the holder of their range may touch; checks that nobody else does.
 struct Cells {

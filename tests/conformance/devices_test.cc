@@ -28,7 +28,7 @@ USBD_CONFORMANCE(OddMemoryDevice, [] { return usbd::MemoryDevice::open({.size = 
 USBD_CONFORMANCE(TinyMemoryDevice, [] { return usbd::MemoryDevice::open({.size = 1}); });
 TEST(MemoryDevice, ConformsBeyondFourGiB) {
   const DeviceUnderTest device(
-      [] { return usbd::MemoryDevice::open({.size = (5ULL << 40U) + 511}); });
+      [] { return usbd::MemoryDevice::open({.size = (9ULL << 30U) + 511}); });
   const ConformanceReport report =
       check_device(device, options_from_environment({.span_max = kSmallSpan}));
   EXPECT_TRUE(report.passed()) << report.text();

@@ -79,6 +79,7 @@ Result<void> NodeSubject::ask_geometry() {
   traits_.connections = kThreads;
   traits_.read_only = read_only != 0;
   traits_.can_extents = false;
+  traits_.can_cache = false;
   // The kernel cuts requests into parts, which may then meet others in any order.
   traits_.orders_overlaps = false;
   traits_.exact_errors = false;

@@ -32,6 +32,5 @@ extern "C" const char* __tsan_default_suppressions() {
          "race:usbd::MemoryDevice::store\n"
          "race:usbd::MemoryDevice::zero_in_place\n"
          "race:usbd::MemoryDevice::zero_if_written\n"
-         "race:usbd::testing::ServedDevice::read\n"
-         "race:usbd::testing::ServedDevice::change\n";
+         "race:copy_direct\n";
 }

@@ -2,7 +2,7 @@
 //
 // The suite's way in: its options from the environment, a run, and what is printed of it.
 
-#include <cerrno>
+#include <algorithm>
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
@@ -26,9 +26,19 @@ void take_number(const char* name, uint64_t& value) {
   std::exit(2);
 }
 
+/// Sanitizers cost that much time; each operation then proves more.
+#if defined(__SANITIZE_THREAD__)
+constexpr uint64_t kSanitizerCost = 10;
+#elif defined(__SANITIZE_ADDRESS__)
+constexpr uint64_t kSanitizerCost = 2;
+#else
+constexpr uint64_t kSanitizerCost = 1;
+#endif
+
 }  // namespace
 
 ConformanceOptions options_from_environment(ConformanceOptions options) {
+  options.operations = std::max<uint64_t>(1, options.operations / kSanitizerCost);
   take_number("USBD_CONFORMANCE_SEED", options.seed);
   take_number("USBD_CONFORMANCE_OPERATIONS", options.operations);
   return options;

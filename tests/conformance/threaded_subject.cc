@@ -71,13 +71,16 @@ struct ThreadedSubject::Start final : Work {
 };
 
 ThreadedSubject::ThreadedSubject(DeviceUnderTest test)
-    : test_(std::move(test)), pool_(std::make_unique<WorkerPool>("conformance", kPoolThreads)) {}
+    : test_(std::move(test)),
+      file_pool_(std::make_unique<WorkerPool>("files", kPoolThreads)),
+      pool_(std::make_unique<WorkerPool>("conformance", kPoolThreads)) {}
 
 ThreadedSubject::~ThreadedSubject() {
   if (hangs_) {
     for (auto& loop : loops_) static_cast<void>(loop.release());
     static_cast<void>(served_.release());
     static_cast<void>(pool_.release());
+    static_cast<void>(file_pool_.release());
     return;
   }
   if (served_ != nullptr) {
@@ -97,7 +100,7 @@ Result<void> ThreadedSubject::start_loops() {
   for (unsigned i = 0; i < std::max(1U, test_.loops); ++i) {
     EventLoop::Options options;
     options.index = i;
-    USBD_TRY(std::unique_ptr<EventLoop> loop, EventLoop::create(options, *pool_));
+    USBD_TRY(std::unique_ptr<EventLoop> loop, EventLoop::create(options, *file_pool_));
     loops_.push_back(std::make_unique<LoopThread>(std::move(loop)));
   }
   return {};

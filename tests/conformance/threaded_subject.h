@@ -48,8 +48,11 @@ class ThreadedSubject final : public Subject {
   Task<Result<void>> open_task();
 
   DeviceUnderTest test_;
-  std::unique_ptr<WorkerPool> pool_;
+  /// Outlives the loops.
+  std::unique_ptr<WorkerPool> file_pool_;
   std::vector<std::unique_ptr<LoopThread>> loops_;
+  /// Before the loops: its threads may still be returning from waking one.
+  std::unique_ptr<WorkerPool> pool_;
   std::unique_ptr<ServedDevice> served_;
   SeededRng rng_{1};
   /// A request got no answer: nothing that it may still use is ever freed.

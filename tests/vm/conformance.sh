@@ -8,7 +8,7 @@ need usbd-conformance
 
 for type in mem file; do
   attach "volume-$type" -dev-type="$type" -store-size=64MiB
-  usbd-conformance --operations="$operations" "$device"
+  usbd-conformance -operations="$operations" "$device"
   stop "$daemon"
 done
 no_kernel_errors

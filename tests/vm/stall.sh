@@ -33,6 +33,7 @@ reconnects=$(dmesg | grep -c 'reconnected socket' || true)
 ((timeouts >= 1 && reconnects >= 1)) || fail "$timeouts timeouts, $reconnects reconnects"
 echo "$rounds writes with fsync, the longest took $longest s;" \
   "$timeouts timeouts, $reconnects sockets replaced, $(count volume errors) errors"
+! grep ' error: ' volume.log || fail "the daemon logged errors"
 umount mnt
 drop_caches
 check_filesystem ext4 "$device"

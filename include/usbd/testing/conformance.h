@@ -46,9 +46,9 @@ struct ConformanceOptions {
   uint64_t crash_every = 300;
 };
 
-/// The options above, with the environment variables USBD_CONFORMANCE_SEED and
-/// USBD_CONFORMANCE_OPERATIONS where they are set. Range: values that are no numbers end the
-/// program with a message.
+/// The options above (fewer operations under a sanitizer), with the environment variables
+/// USBD_CONFORMANCE_SEED and USBD_CONFORMANCE_OPERATIONS where they are set. Range: values that are
+/// no numbers end the program with a message.
 ConformanceOptions options_from_environment(ConformanceOptions options = {});
 
 /// What was done, and what was wrong.

@@ -321,7 +321,7 @@ TEST_F(FileDeviceOnFiles, TrimsATerabyteAtOnce) {
   ASSERT_TRUE(device.has_value());
   const std::vector<std::byte> data = bytes_of(kMiB, 1);
   ASSERT_TRUE(loop_.run((*device)->write(kTiB / 2, data, {})).has_value());
-  if ((*device)->capabilities().trim != Support::kNative) GTEST_SKIP() << "no holes here";
+  if ((*device)->capabilities().trim != Support::kNative) GTEST_SKIP() << "machine: no holes here";
   const auto start = std::chrono::steady_clock::now();
   ASSERT_TRUE(loop_.run((*device)->trim(ByteRange(0, kTiB), {})).has_value());
   EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);
@@ -377,7 +377,7 @@ TEST_F(FileDeviceOnFiles, NamesTheVolumeTheSameEachTime) {
 TEST_F(FileDeviceOnFiles, ServesDirectIoInTheBlocksItNeeds) {
   options_.direct = true;
   const auto device = open();
-  if (!device) GTEST_SKIP() << device.error().message();
+  if (!device) GTEST_SKIP() << "machine: " << device.error().message();
   EXPECT_GE((*device)->geometry().block_size, 512U);
   const std::vector<std::byte> data = bytes_of(64U << 10, 3);
   ASSERT_TRUE(loop_.run((*device)->write(0, data, {.fua = true})).has_value());

@@ -92,7 +92,7 @@ TEST_F(MemoryDeviceTest, SaysWhenTheSystemReservesNoAddressSpace) {
   getrlimit(RLIMIT_AS, &old_limit);
   rlimit limit = old_limit;
   limit.rlim_cur = uint64_t{8} << 30;
-  if (setrlimit(RLIMIT_AS, &limit) != 0) GTEST_SKIP() << "cannot set RLIMIT_AS";
+  if (setrlimit(RLIMIT_AS, &limit) != 0) GTEST_SKIP() << "machine: cannot set RLIMIT_AS";
   const auto made = MemoryDevice::open({.size = kTiB});
   setrlimit(RLIMIT_AS, &old_limit);
   ASSERT_FALSE(made.has_value());
@@ -240,7 +240,8 @@ TEST_F(MemoryDeviceTest, GivesLockedMemoryBackToo) {
   open(kMiB);
   write(0, kMiB, 1);
   MutableBytes all = device_->direct(ByteRange(0, kMiB));
-  if (mlock(all.data(), all.size()) != 0) GTEST_SKIP() << "mlock of 1 MiB is not allowed here";
+  if (mlock(all.data(), all.size()) != 0)
+    GTEST_SKIP() << "machine: mlock of 1 MiB is not allowed here";
   trim(0, kMiB);
   EXPECT_TRUE(reads_as(0, kMiB, 0));
 }

@@ -28,6 +28,13 @@ void ReplyQueue::add_header(Reply& reply, Bytes more) {
   reply.header_length += more.size();
 }
 
+void ReplyQueue::hold(Reply& reply, Bytes data, BufferPool::Lease owner) {
+  reply.payload = data;
+  reply.lease = std::move(owner);
+  if (reply.lease) held_bytes_ += data.size();
+  if (reply.lease.is_shared()) shared_bytes_ += data.size();
+}
+
 void ReplyQueue::simple(uint64_t cookie, WireError error) {
   const SimpleReply header{.error = static_cast<uint32_t>(error), .cookie = cookie};
   add(wire_bytes(header));
@@ -36,9 +43,7 @@ void ReplyQueue::simple(uint64_t cookie, WireError error) {
 void ReplyQueue::simple_data(uint64_t cookie, Bytes data, BufferPool::Lease owner) {
   const SimpleReply header{.error = 0U, .cookie = cookie};
   Reply& reply = add(wire_bytes(header));
-  reply.payload = data;
-  reply.lease = std::move(owner);
-  if (reply.lease) held_bytes_ += data.size();
+  hold(reply, data, std::move(owner));
 }
 
 void ReplyQueue::data_chunk(uint64_t cookie, uint64_t offset, Bytes data, BufferPool::Lease owner) {
@@ -49,9 +54,7 @@ void ReplyQueue::data_chunk(uint64_t cookie, uint64_t offset, Bytes data, Buffer
   const OffsetData position{.offset = offset};
   Reply& reply = add(wire_bytes(header));
   add_header(reply, wire_bytes(position));
-  reply.payload = data;
-  reply.lease = std::move(owner);
-  if (reply.lease) held_bytes_ += data.size();
+  hold(reply, data, std::move(owner));
 }
 
 void ReplyQueue::error_chunk(uint64_t cookie, WireError error) {
@@ -127,6 +130,7 @@ void ReplyQueue::advance(size_t bytes) {
     }
     bytes -= length;
     if (reply.lease) held_bytes_ -= reply.payload.size();
+    if (reply.lease.is_shared()) shared_bytes_ -= reply.payload.size();
     reply.lease.reset();
     ++first_;
   }
@@ -140,6 +144,7 @@ void ReplyQueue::clear() {
   first_ = 0;
   first_sent_ = 0;
   held_bytes_ = 0;
+  shared_bytes_ = 0;
 }
 
 }  // namespace usbd::nbd

@@ -34,6 +34,8 @@ class ReplyQueue {
   [[nodiscard]] size_t size() const { return replies_.size() - first_; }
   /// Payload bytes on loan that wait here. Units: bytes.
   [[nodiscard]] uint64_t held_bytes() const { return held_bytes_; }
+  /// Those of them that others may be waiting for.
+  [[nodiscard]] uint64_t shared_bytes() const { return shared_bytes_; }
   /// All that was ever sent; tells a slow reader from a stopped one. Units: bytes.
   [[nodiscard]] uint64_t sent_bytes() const { return sent_; }
 
@@ -54,6 +56,7 @@ class ReplyQueue {
 
   Reply& add(Bytes header);
   void add_header(Reply& reply, Bytes more);
+  void hold(Reply& reply, Bytes data, BufferPool::Lease owner);
   void advance(size_t bytes);
 
   std::vector<Reply> replies_;
@@ -61,6 +64,7 @@ class ReplyQueue {
   /// Bytes of the first reply that have been sent.
   size_t first_sent_ = 0;
   uint64_t held_bytes_ = 0;
+  uint64_t shared_bytes_ = 0;
   uint64_t sent_ = 0;
 };
 

@@ -165,6 +165,8 @@ MutableBytes Session::handshake(MutableBytes data) {
 
 bool Session::may_go_on() const {
   if (!paused_ || processing_ || waiting_for_budget_) return false;
+  const bool reserve_comes_free = reserve_wanted_ > 0 && reserve_used_ > 0;
+  if (reserve_comes_free && reserve_used_ + reserve_wanted_ > owner_.receive_size()) return false;
   if (state_ == State::kTransmission) return may_admit();
   return state_ == State::kHandshake && replies_.empty();
 }
@@ -172,6 +174,7 @@ bool Session::may_go_on() const {
 void Session::resume() {
   if (!may_go_on()) return;
   paused_ = false;
+  reserve_wanted_ = 0;
   std::vector<std::byte> data(LoopContext::kHeadroom);
   data.insert(data.end(), leftover_.begin(), leftover_.end());
   leftover_ = {};
@@ -327,7 +330,7 @@ void Session::on_budget_granted() {
 }
 
 bool Session::client_holds_buffers() const {
-  return replies_.held_bytes() > 0 || (incoming_.active && incoming_.lease);
+  return replies_.shared_bytes() > 0 || (incoming_.active && incoming_.lease.is_shared());
 }
 
 void Session::watch_slowness() {

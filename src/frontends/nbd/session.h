@@ -232,6 +232,8 @@ class Session final : private TransportUser, private Requester {
   /// Buffers that do not come from the budget: at most one receive's worth, so that a connection
   /// with small requests goes on whatever others hold. Units: bytes.
   uint64_t reserve_used_ = 0;
+  /// What the first request that waits needs of it; 0: none waits for the reserve.
+  uint64_t reserve_wanted_ = 0;
   Incoming incoming_;
 
   bool paused_ = false;

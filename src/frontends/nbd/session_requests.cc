@@ -205,8 +205,6 @@ bool Session::run_item(BatchItem& item) {
 }
 
 void Session::refuse(const BatchItem& item) {
-  export_->log_failure(item.request.op, item.request.range,
-                       Error::from_errno(item.refused, "refused"), batch_start_);
   stats_->record_error(item.request.op, Nanos(0));
   reply_status(item, item.refused);
 }
@@ -240,6 +238,10 @@ BufferPool::Lease Session::lease(size_t length) {
   }
   BufferPool::Lease result = buffers.try_lease(length);
   if (result) return result;
+  if (reserve_used_ > 0 && cost <= owner_.receive_size()) {
+    reserve_wanted_ = cost;  // its own requests give that back, whatever others do
+    return {};
+  }
   waiter_.bytes = cost;
   if (buffers.budget().take_or_wait(waiter_)) return buffers.lease_paid(length);
   waiting_for_budget_ = true;

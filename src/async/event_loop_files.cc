@@ -42,6 +42,11 @@ bool better_in_pool(const FileIo& io) {
   return io.kind != FileIo::Kind::kRead && (io.buffered || io.kind != FileIo::Kind::kWrite);
 }
 
+/// Whether others may wait behind it: not behind a sync, a synchronous write or an allocation.
+bool is_short(const FileIo& io) {
+  return io.kind == FileIo::Kind::kRead || (io.kind == FileIo::Kind::kWrite && io.flags == 0);
+}
+
 }  // namespace
 
 /// A chain of file operations that one pool thread does in a row.
@@ -128,8 +133,9 @@ void EventLoop::send_to_pool(FileIo* first) {
     batch->first = first;
     FileIo* last = first;
     uint64_t bytes = first->length;
-    for (unsigned count = 1; last->next != nullptr && count < limits::kFileBatchMax &&
-                             bytes + last->next->length <= limits::kFileBatchBytesMax;
+    for (unsigned count = 1;
+         last->next != nullptr && count < limits::kFileBatchMax && is_short(*last) &&
+         is_short(*last->next) && bytes + last->next->length <= limits::kFileBatchBytesMax;
          ++count) {
       last = last->next;
       bytes += last->length;

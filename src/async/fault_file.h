@@ -88,8 +88,8 @@ class FaultDisk {
   void load(uint64_t offset, MutableBytes data) const;
   void store(uint64_t offset, Bytes data);
   void clear(ByteRange range, bool keep_allocated);
-  /// Makes page `index` what it is in `from` (absent there: a hole) on stable storage; `change` says
-  /// up to which change that is.
+  /// Makes page `index` what it is in `from` (absent there: a hole) on stable storage; `change`
+  /// says up to which change that is.
   void make_durable(uint64_t index, const Pages& from, uint64_t change);
   void crash_page(uint64_t index);
   void after_crash();

@@ -339,8 +339,8 @@ TEST(Emulation, ZeroesTheRaggedEdgesOfATrim) {
   EXPECT_EQ(bench.write({0, 4096}, 1), 0);
   bench.device.take_calls();
   EXPECT_EQ(bench.change({.op = Op::kTrim, .range = {500, 2000}}), 0);
-  EXPECT_THAT(bench.device.take_calls(), ElementsAre("read 0+512", "write 0+512", "read 2048+512",
-                                                     "write 2048+512", "trim 512+1536"));
+  EXPECT_THAT(bench.device.take_calls(), ElementsAre("trim 512+1536", "read 0+512", "write 0+512",
+                                                     "read 2048+512", "write 2048+512"));
   EXPECT_EQ(bench.content(), "1*500 0*2000 1*1596");
 }
 
@@ -410,6 +410,32 @@ TEST(Emulation, RefusesFastZeroingRatherThanBeSlow) {
   has.device.fail(1, Errc::kNotSupported);
   EXPECT_EQ(has.change(fast), EOPNOTSUPP);
   EXPECT_THAT(has.device.take_calls(), ElementsAre("zero 0+1024 fast"));
+}
+
+TEST(Emulation, ChangesNothingWhenARaggedFastZeroingIsRefused) {
+  Shape shape = blocks_of(512, 8);
+  shape.capabilities = native();
+  Bench bench(shape);
+  EXPECT_EQ(bench.write({0, 4096}, 1), 0);
+  bench.device.fail(1, Errc::kNotSupported);
+  EXPECT_EQ(bench.change({.op = Op::kWriteZeroes, .fast_only = true, .range = {100, 2000}}),
+            EOPNOTSUPP);
+  EXPECT_EQ(bench.content(), "1*4096");
+}
+
+TEST(Emulation, DoesNotRefuseALongFastZeroingOnceAPartIsZero) {
+  const uint64_t chunk = limits::kTrimChunk;
+  Shape shape{.geometry = {.size = 8 * chunk, .block_size = 4096},
+              .capabilities = native(),
+              .stores = false};
+  Bench bench(shape);
+  const Request request{.op = Op::kWriteZeroes, .fast_only = true, .range = {0, 3 * chunk}};
+  bench.device.fail(2, Errc::kNotSupported);
+  EXPECT_EQ(bench.change(request), 0);
+  EXPECT_EQ(bench.device.take_calls()[1], fmt::format("zero {}+{}", chunk, chunk));
+  bench.device.fail(1, Errc::kNotSupported);
+  EXPECT_EQ(bench.change(request), EOPNOTSUPP);
+  EXPECT_EQ(bench.device.take_calls().size(), 1U);
 }
 
 TEST(Emulation, PassesNoHoleOn) {

@@ -56,7 +56,9 @@ class CrashDevice final : public Device {
   Task<Result<std::vector<Extent>>> extents(ByteRange range, size_t extents_max) override {
     check(range);
     co_await some_turns();
-    co_return disk_.extents(range, extents_max);
+    std::vector<Extent> found = disk_.extents(life_, range, extents_max);
+    if (found.empty()) co_return power_is_off();
+    co_return found;
   }
   Task<Result<void>> close() override { co_return co_await flush(); }
 
@@ -162,9 +164,10 @@ bool CrashDisk::end_flush(uint64_t life, uint64_t number) {
   return true;
 }
 
-std::vector<Extent> CrashDisk::extents(ByteRange range, size_t extents_max) {
+std::vector<Extent> CrashDisk::extents(uint64_t life, ByteRange range, size_t extents_max) {
   const std::lock_guard lock(mutex_);
   std::vector<Extent> found;
+  if (life != life_) return found;
   const uint64_t block = options_.block_size;
   for (uint64_t at = range.offset; at < range.end(); at += block) {
     const ByteRange part(at, block);

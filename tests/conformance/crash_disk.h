@@ -59,12 +59,12 @@ class CrashDisk {
     const Loop* loop = nullptr;
   };
 
-  [[nodiscard]] bool is_alive(uint64_t life);
+  // The calls of a device. False, or empty: its life is over.
   [[nodiscard]] bool read(uint64_t life, uint64_t offset, MutableBytes data);
   [[nodiscard]] bool change(uint64_t life, Change change);
   [[nodiscard]] std::optional<uint64_t> begin_flush(uint64_t life);
   [[nodiscard]] bool end_flush(uint64_t life, uint64_t number);
-  [[nodiscard]] std::vector<Extent> extents(ByteRange range, size_t extents_max);
+  [[nodiscard]] std::vector<Extent> extents(uint64_t life, ByteRange range, size_t extents_max);
   static void apply(SparseImage& image, const Change& change, ByteRange part);
   [[nodiscard]] uint64_t turns();
 

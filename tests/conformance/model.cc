@@ -124,12 +124,12 @@ void Model::take_cluster(std::span<const ChangePtr> cluster) {
                       std::ranges::all_of(segment.candidates,
                                           [](const ChangePtr& change) { return change->certain; });
     if (!certain) segment.candidates.push_back(old_content(image_, segment.range));
-    add_unsettled(std::move(segment));
+    add_unsettled(segment);
   }
 }
 
 /// Large segments are kept in parts, so that one read can settle each.
-void Model::add_unsettled(Segment segment) {
+void Model::add_unsettled(const Segment& segment) {
   const uint64_t part_max = options_.payload_max;
   for (uint64_t done = 0; done < segment.range.length; done += part_max) {
     const uint64_t length = std::min(part_max, segment.range.length - done);
@@ -188,7 +188,10 @@ std::optional<Finding> Model::settle(std::span<const Operation> reads) {
     }
     const Bytes got = Bytes(reads[at].data)
                           .subspan(segment.range.offset - reads[at].offset, segment.range.length);
-    if (!finding && (finding = settle_one(segment, got))) finding->operation = at;
+    if (!finding) {
+      finding = settle_one(segment, got);
+      if (finding) finding->operation = at;
+    }
     image_.write(segment.range.offset, got);
     if (after_crash_) durable_.write(segment.range.offset, got);
   }
@@ -208,7 +211,7 @@ std::optional<Finding> Model::settle_one(const Segment& segment, Bytes got) {
   const uint64_t unit = after_crash_ && options_.block_size >= 512 ? 512 : 1;
   if (const auto wrong = first_unexplained(segment, got, unit)) {
     return Finding{
-        .text = describe_candidates(segment, *wrong, got), .operation = 0, .offset = *wrong};
+        .text = describe_candidates(segment, *wrong, got), .operation = 0, .offset = wrong};
   }
   if (!segment.ordered || after_crash_) return std::nullopt;
   const Change* winner = nullptr;
@@ -272,7 +275,7 @@ void Model::crashed() {
                     [oldest](const ChangePtr& change) { return change->batch < oldest; });
     }
     segment.ordered = false;
-    add_unsettled(std::move(segment));
+    add_unsettled(segment);
   }
   log_.clear();
   after_crash_ = !unsettled_.empty();

@@ -110,7 +110,7 @@ class Model {
   void take_changes(std::vector<ChangePtr> changes);
   void take_cluster(std::span<const ChangePtr> cluster);
   void write_part(const Change& change, ByteRange part);
-  void add_unsettled(Segment segment);
+  void add_unsettled(const Segment& segment);
   std::optional<Finding> settle_one(const Segment& segment, Bytes got);
   [[nodiscard]] bool has_order_cycle() const;
 

@@ -17,7 +17,7 @@ class QuietLog final : public ::testing::Environment {
   }
 };
 
-[[maybe_unused]] const ::testing::Environment* const quiet =
+[[maybe_unused]] const ::testing::Environment* const kQuiet =
     ::testing::AddGlobalTestEnvironment(new QuietLog);
 
 }  // namespace
@@ -26,6 +26,7 @@ class QuietLog final : public ::testing::Environment {
 /// Two requests for one range may be in flight: what a read then returns is either's, byte by byte,
 /// and the model checks that. In the memory of a MemoryDevice that is a race by design, as it is
 /// between a guest's I/O and its memory; nothing else of it is excused.
+// NOLINTBEGIN(bugprone-reserved-identifier,readability-identifier-naming): the sanitizer's name
 extern "C" const char* __tsan_default_suppressions();
 extern "C" const char* __tsan_default_suppressions() {
   return "race:usbd::MemoryDevice::load\n"
@@ -34,3 +35,4 @@ extern "C" const char* __tsan_default_suppressions() {
          "race:usbd::MemoryDevice::zero_if_written\n"
          "race:copy_direct\n";
 }
+// NOLINTEND(bugprone-reserved-identifier,readability-identifier-naming)

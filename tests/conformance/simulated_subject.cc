@@ -71,7 +71,7 @@ Result<void> SimulatedSubject::execute(std::span<Operation> batch) {
 }
 
 Result<void> SimulatedSubject::reopen() {
-  const Result<void> closed = close_device();
+  Result<void> closed = close_device();
   if (!closed && !test_.may_fail) return closed;
   return open_device();
 }

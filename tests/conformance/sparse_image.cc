@@ -11,8 +11,8 @@ namespace usbd::testing {
 namespace {
 
 const std::vector<std::byte>& zero_chunk() {
-  static const std::vector<std::byte> zeros(SparseImage::kChunkBytes);
-  return zeros;
+  static const std::vector<std::byte> kZeros(SparseImage::kChunkBytes);
+  return kZeros;
 }
 
 /// As std::mismatch, by memcmp: blocks that agree are the rule.

@@ -77,10 +77,11 @@ ThreadedSubject::ThreadedSubject(DeviceUnderTest test)
 
 ThreadedSubject::~ThreadedSubject() {
   if (hangs_) {
-    for (auto& loop : loops_) static_cast<void>(loop.release());
-    static_cast<void>(served_.release());
-    static_cast<void>(pool_.release());
-    static_cast<void>(file_pool_.release());
+    // What hangs goes on using these.
+    [[maybe_unused]] const auto* const loops = new auto(std::move(loops_));
+    [[maybe_unused]] const auto* const served = served_.release();
+    [[maybe_unused]] const auto* const pool = pool_.release();
+    [[maybe_unused]] const auto* const file_pool = file_pool_.release();
     return;
   }
   if (served_ != nullptr) {
@@ -119,7 +120,7 @@ Task<Result<void>> do_now(const std::function<void()>& function) {
 
 }  // namespace
 
-Result<void> ThreadedSubject::run_on_first_loop(std::function<Task<Result<void>>()> make) {
+Result<void> ThreadedSubject::run_on_first_loop(const std::function<Task<Result<void>>()>& make) {
   const auto in_flight = std::make_shared<InFlight>();
   Result<void> result;
   Task<void> task = store_result(make(), result);
@@ -184,7 +185,7 @@ Result<void> ThreadedSubject::execute(std::span<Operation> batch) {
 }
 
 Result<void> ThreadedSubject::reopen() {
-  const Result<void> closed = close_device();
+  Result<void> closed = close_device();
   if (!closed && !test_.may_fail) return closed;
   return open_device();
 }

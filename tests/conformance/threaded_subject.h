@@ -42,7 +42,7 @@ class ThreadedSubject final : public Subject {
   Result<void> open_device();
   Result<void> close_device();
   /// Runs `make()` as a task of the first loop and waits for it.
-  Result<void> run_on_first_loop(std::function<Task<Result<void>>()> make);
+  Result<void> run_on_first_loop(const std::function<Task<Result<void>>()>& make);
   std::shared_ptr<InFlight> send(std::span<Operation> batch);
   Result<void> receive(const std::shared_ptr<InFlight>& in_flight, std::span<Operation> batch);
   Task<Result<void>> open_task();

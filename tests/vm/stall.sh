@@ -34,6 +34,7 @@ reconnects=$(dmesg | grep -c 'reconnected socket' || true)
 echo "$rounds writes with fsync, the longest took $longest s;" \
   "$timeouts timeouts, $reconnects sockets replaced, $(count volume errors) errors"
 ! grep ' error: ' volume.log || fail "the daemon logged errors"
+same "$(count volume errors)" 0 "requests that the daemon failed"
 umount mnt
 drop_caches
 check_filesystem ext4 "$device"

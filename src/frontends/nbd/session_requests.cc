@@ -478,11 +478,9 @@ void Session::finish_async(const BatchItem& item, const Result<void>& result, Na
   if (result) {
     const bool moves = item.request.op != Op::kFlush && item.request.op != Op::kExtents;
     stats_->record(item.request.op, 1, moves ? item.request.range.length : 0, now - start);
-  } else {
+  } else if (!result.error().is(Errc::kCanceled)) {  // nobody waits for a dropped one
     stats_->record_error(item.request.op, now - start);
-    if (!result.error().is(Errc::kCanceled)) {
-      export_->log_failure(item.request.op, item.request.range, result.error(), now);
-    }
+    export_->log_failure(item.request.op, item.request.range, result.error(), now);
     reply_status(item, result.error().number());
   }
   schedule_send();

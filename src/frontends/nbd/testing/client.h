@@ -51,6 +51,9 @@ class StreamClient {
 
   explicit StreamClient(bool structured) : structured_(structured) {}
 
+  /// What the handshake came to.
+  void set_structured(bool structured) { structured_ = structured; }
+
   /// The bytes of a request with a new cookie; a write's payload follows by itself.
   std::string request(Ask ask) {
     last_cookie_ = next_cookie_;
@@ -206,7 +209,7 @@ class StreamClient {
     return std::ranges::find(kErrors, error) != std::end(kErrors);
   }
 
-  const bool structured_;
+  bool structured_;
   uint64_t next_cookie_ = 0x1234;
   uint64_t last_cookie_ = 0;
   std::map<uint64_t, Ask> pending_;

@@ -37,6 +37,8 @@ class ScriptedDevice final : public Device {
     bool tries = false;
     /// Has no bytes behind it: any size costs nothing, reads give anything.
     bool hollow = false;
+    /// Bytes to begin with, if they have the right size; else zeros.
+    std::vector<std::byte> memory = {};
   };
   enum class Pace : uint8_t {
     kAtOnce,  ///< Calls finish before they return.
@@ -52,6 +54,7 @@ class ScriptedDevice final : public Device {
   using Failure = std::function<std::optional<Errc>(Op, ByteRange)>;
 
   explicit ScriptedDevice(Options options) : options_(std::move(options)) {
+    bytes = std::move(options_.memory);
     if (!options_.hollow) bytes.resize(options_.size);
   }
 
@@ -218,7 +221,7 @@ class ScriptedDevice final : public Device {
     co_return Result<void>();
   }
 
-  const Options options_;
+  Options options_;
   std::vector<Parked*> parked_;
   std::vector<ByteRange> changing_;
 };

@@ -27,19 +27,19 @@ namespace {
 using namespace std::chrono_literals;
 using testing::TestLoop;
 
-Task<int> add(int a, int b) {
+Task<int64_t> add(int64_t a, int64_t b) {
   co_return a + b;
 }
 
-Task<int> sum_to(int n) {
-  int sum = 0;
+Task<int64_t> sum_to(int n) {
+  int64_t sum = 0;
   for (int i = 1; i <= n; ++i) sum = co_await add(sum, i);
   co_return sum;
 }
 
 TEST(Task, RunsAMillionFinishedAwaitsWithoutGrowingTheStack) {
   TestLoop test;
-  EXPECT_EQ(test.run(sum_to(1'000'000)), static_cast<int>(1'000'000LL * 1'000'001 / 2));
+  EXPECT_EQ(test.run(sum_to(1'000'000)), 1'000'000LL * 1'000'001 / 2);
 }
 
 Task<int> nested(int depth) {

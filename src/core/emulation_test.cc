@@ -138,7 +138,9 @@ class RecordingDevice final : public Device {
   }
   void leave(ByteRange range) { changing.erase(std::ranges::find(changing, range)); }
   std::optional<Error> take_error() {
-    if (fail_in_ == 0 || --fail_in_ > 0) return std::nullopt;
+    if (fail_in_ == 0) return std::nullopt;
+    --fail_in_;
+    if (fail_in_ > 0) return std::nullopt;
     return Error(error_);
   }
 

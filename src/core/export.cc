@@ -34,7 +34,7 @@ ExportInfo describe(const Export::Options& options, const Geometry& geometry,
 
 }  // namespace
 
-Export::Export(Device& device, Options options)
+Export::Export(Device& device, const Options& options)
     : device_(device),
       geometry_(device.geometry()),
       capabilities_(device.capabilities()),

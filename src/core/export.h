@@ -79,7 +79,7 @@ class Export {
   };
 
   /// Lifetime: `device` outlives the export.
-  Export(Device& device, Options options);
+  Export(Device& device, const Options& options);
 
   [[nodiscard]] const ExportInfo& info() const { return info_; }
   [[nodiscard]] Device& device() { return device_; }

@@ -60,9 +60,11 @@ std::optional<Finding> Model::apply(std::span<Operation> batch) {
   std::vector<ChangePtr> changes;
   std::optional<Finding> finding;
   bool flushed = false;
+  bool failed_to_sync = false;
   for (Operation& op : batch) {
     if (has_landed(op)) changes.push_back(take_change(op));
     flushed |= op.kind == OpKind::kFlush && op.error == 0;
+    failed_to_sync |= (op.kind == OpKind::kFlush || op.fua) && op.error != 0;
   }
   for (size_t i = 0; i < batch.size() && !finding; ++i) {
     const Operation& op = batch[i];
@@ -74,7 +76,13 @@ std::optional<Finding> Model::apply(std::span<Operation> batch) {
   // A flush covers what had completed before it was sent: the batches before this one.
   if (flushed) commit();
   take_changes(std::move(changes));
+  if (failed_to_sync) sync_failed();
   return finding;
+}
+
+void Model::sync_failed() {
+  lost_.insert(lost_.end(), log_.begin(), log_.end());
+  log_.clear();
 }
 
 void Model::commit() {
@@ -261,7 +269,8 @@ bool Model::has_order_cycle() const {
 
 void Model::crashed() {
   unsettled_.clear();
-  for (Segment& segment : overlay(log_)) {
+  sync_failed();
+  for (Segment& segment : overlay(lost_)) {
     // The last change that was surely durable hides those before it, but not those that were in
     // flight with it.
     const auto& all = segment.candidates;
@@ -277,7 +286,7 @@ void Model::crashed() {
     segment.ordered = false;
     add_unsettled(segment);
   }
-  log_.clear();
+  lost_.clear();
   after_crash_ = !unsettled_.empty();
 }
 

@@ -5,8 +5,8 @@
 // one of several; such ranges are unsettled until a read that nothing overlaps says which it was.
 //
 // Invariants: between batches, settle() leaves nothing unsettled; image_ is what reads must give;
-// durable_ is what a loss of power leaves at least, but for the changes in log_, of which each may
-// have landed or not.
+// durable_ is what a loss of power leaves at least, but for the changes in lost_ and log_, of which
+// each may have landed or not.
 
 #pragma once
 
@@ -61,6 +61,11 @@ class Model {
   [[nodiscard]] std::vector<Operation> settling_reads() const;
   /// Takes their answers. Range: nothing else was in flight.
   std::optional<Finding> settle(std::span<const Operation> reads);
+
+  /// A sync failed, or may have: what it covered will perhaps never be durable, whatever later ones
+  /// say, as with Linux, which forgets such pages. apply() notices by itself where an answer says
+  /// so.
+  void sync_failed();
 
   /// Power was lost after the last apply(), and the volume has been opened again.
   void crashed();
@@ -118,6 +123,8 @@ class Model {
   SparseImage image_;
   SparseImage durable_;
   std::vector<ChangePtr> log_;
+  /// Changes that a failed sync covered; older than those in log_.
+  std::vector<ChangePtr> lost_;
   std::vector<Segment> unsettled_;
   bool after_crash_ = false;
   /// (earlier, later) as seen in what overlapping changes of the last batch left.

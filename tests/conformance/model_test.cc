@@ -174,6 +174,18 @@ TEST_F(ModelTest, DemandsWholeSectorsAfterACrash) {
   EXPECT_TRUE(model_.settle(reads));
 }
 
+TEST_F(ModelTest, LetsAFailedFlushLoseWhatLaterOnesClaim) {
+  EXPECT_FALSE(apply({write(0, 512, 'a')}));
+  Operation failed = plain(OpKind::kFlush);
+  failed.error = EIO;
+  EXPECT_FALSE(apply({failed}));
+  EXPECT_FALSE(apply({write(512, 512, 'b')}));
+  EXPECT_FALSE(apply({plain(OpKind::kFlush)}));
+  model_.crashed();
+  EXPECT_FALSE(settle(0));
+  EXPECT_TRUE(holds(512, 512, 'b'));
+}
+
 /// A crash that could change nothing must not make later overlaps count as durable.
 TEST_F(ModelTest, Regression_CrashWithNothingUnflushedLeavesNoTrace) {
   model_.crashed();

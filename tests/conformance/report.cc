@@ -54,9 +54,9 @@ std::string ConformanceReport::text() const {
       "{:016x}",
       refused, overlaps, reopens, crashes, bytes_read >> 20U, bytes_written >> 20U, fingerprint);
   if (!passed()) {
-    text +=
-        fmt::format("\n  FAILED: {}\n  once more: USBD_CONFORMANCE_SEED={} (after {} operations)",
-                    failure, seed, operations);
+    text += fmt::format(
+        "\n  FAILED: {}\n  once more: USBD_CONFORMANCE_SEED={} USBD_CONFORMANCE_OPERATIONS={}",
+        failure, seed, operations_wanted);
   }
   return text;
 }

@@ -51,6 +51,7 @@ Runner::Runner(Subject& subject, const ConformanceOptions& options)
       model_(model_options(traits_, windows_)) {
   report_.subject = traits_.name;
   report_.seed = options.seed;
+  report_.operations_wanted = options.operations;
   next_reopen_ = options.reopen_every;
   next_crash_ = options.crash_every;
 }
@@ -203,6 +204,7 @@ Runner::Step Runner::reopen() {
   const Result<void> opened = subject_.reopen();
   ++report_.reopens;
   if (!opened) return fail("reopening: " + opened.error().message());
+  if (traits_.may_fail) model_.sync_failed();  // the last flush, by closing, may have failed
   const SubjectTraits traits = subject_.traits();
   if (traits.size != traits_.size) {
     return fail(

@@ -78,7 +78,9 @@ ThreadedSubject::ThreadedSubject(DeviceUnderTest test)
 ThreadedSubject::~ThreadedSubject() {
   if (hangs_) {
     // What hangs goes on using these.
-    [[maybe_unused]] const auto* const loops = new auto(std::move(loops_));
+    for (auto& loop : loops_) {
+      [[maybe_unused]] const auto* const kept = loop.release();
+    }
     [[maybe_unused]] const auto* const served = served_.release();
     [[maybe_unused]] const auto* const pool = pool_.release();
     [[maybe_unused]] const auto* const file_pool = file_pool_.release();

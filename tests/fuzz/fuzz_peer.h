@@ -19,7 +19,7 @@ namespace usbd::fuzz {
 
 class FuzzPeer {
  public:
-  explicit FuzzPeer(Loop& loop) : wire(loop) {}
+  explicit FuzzPeer(Loop& loop) : wire(loop) { client.forget_data(); }
 
   // --- saying ---
 

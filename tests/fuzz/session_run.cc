@@ -15,8 +15,9 @@ using C = nbd::StreamClient;
 constexpr uint32_t kKiB = 1024;
 constexpr uint64_t kDeviceSize = 40 * kKiB;
 /// One run stays small, so that there can be many.
-constexpr unsigned kRequestsMax = 1400;
-constexpr uint64_t kPayloadMax = 256 * kKiB;
+constexpr unsigned kRequestsMax = 64;
+constexpr unsigned kRequestsMaxOfLongRuns = 1400;
+constexpr uint64_t kPayloadMax = 128 * kKiB;
 constexpr uint32_t kOptionGo = 7;
 constexpr uint32_t kOptionExportName = 1;
 
@@ -69,7 +70,9 @@ SessionRun::SessionRun(Workbench& workbench, FuzzInput input)
     if (fail_every_ == 0 || ++calls_ % fail_every_ != 0) return std::nullopt;
     return failure_;
   };
-  const unsigned peers = 1 + input_.byte() % 2;
+  const uint8_t scale = input_.byte();
+  requests_max_ = scale == 0xFF ? kRequestsMaxOfLongRuns : kRequestsMax;
+  const unsigned peers = 1 + scale % 2;
   for (unsigned i = 0; i < peers; ++i) add_peer();
 }
 
@@ -154,11 +157,11 @@ void SessionRun::send_record() {
 }
 
 void SessionRun::say_request() {
-  if (requests_ >= kRequestsMax || payload_ >= kPayloadMax) return;
+  if (requests_ >= requests_max_ || payload_ >= kPayloadMax) return;
   const uint8_t what = input_.byte();
   if ((what & 0xF0) == 0xF0) {  // as the last one, many times
-    for (unsigned n = (what & 15U) * 24U; n > 0 && requests_ < kRequestsMax; --n) {
-      if (last_ask_.command == C::kWrite) payload_ += last_ask_.length;
+    for (unsigned n = (what & 15U) * requests_max_ / 16; n > 0 && requests_ < requests_max_; --n) {
+      if (last_ask_.command <= C::kWrite) payload_ += last_ask_.length;
       if (payload_ >= kPayloadMax) return;
       peer().say_request(last_ask_, 'r');
       ++requests_;
@@ -174,15 +177,15 @@ void SessionRun::say_request() {
   const uint8_t shape = input_.byte();
   ask.flags = (what & 0x30) == 0 ? input_.pick<uint16_t>({1, 4, 8, 2, 16, 32, 3, 0xFFFF}) : 0;
   const uint16_t place = input_.word();
-  constexpr uint32_t kLengths[] = {1,  512,  4096,   100,    33'000, 70'000, 98'304,     0,
-                                   28, 5000, 40'000, 16'384, 98'305, 3,      0xFFFFFFFF, 65'536};
+  constexpr uint32_t kLengths[] = {1,    512,    4096,   100, 33'000,     40'960, 0,    28,
+                                   5000, 16'384, 40'961, 3,   0xFFFFFFFF, 600,    1024, 8192};
   ask.length = kLengths[shape % 16];
   ask.offset = (shape & 0x40) != 0 ? place * 512ULL : place;
   if ((shape & 0x80) != 0) ask.offset = place % 7 * 512ULL;
   if ((shape & 0xF0) == 0x30) ask.offset = UINT64_MAX - place;
   if (ask.command == C::kFlush && (shape & 16) == 0) ask.offset = ask.length = 0;
   if (ask.command == C::kWrite) ask.length = std::min<uint32_t>(ask.length, 70'000);
-  payload_ += ask.command == C::kWrite ? ask.length : 0;
+  payload_ += ask.command <= C::kWrite ? std::min<uint64_t>(ask.length, kDeviceSize) : 0;
   ++requests_;
   if (!peer().over) last_ask_ = ask;
   peer().say_request(ask, static_cast<char>('a' + shape % 16));

@@ -96,6 +96,7 @@ class SessionRun final : private nbd::SessionOwner {
 
   nbd::StreamClient::Ask last_ask_;
   unsigned requests_ = 0;
+  unsigned requests_max_ = 0;
   uint64_t payload_ = 0;
   unsigned fail_every_ = 0;
   mutable unsigned calls_ = 0;

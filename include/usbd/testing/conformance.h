@@ -57,6 +57,8 @@ struct ConformanceReport {
   std::string failure;
   std::string subject;
   uint64_t seed = 0;
+  /// What the options asked for; a replay needs the same.
+  uint64_t operations_wanted = 0;
   /// Done until the end, or until the failure was seen.
   uint64_t operations = 0;
   std::array<uint64_t, kOpKinds> by_kind{};

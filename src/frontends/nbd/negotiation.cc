@@ -291,7 +291,7 @@ Result<void> Negotiation::set_meta_contexts(Output& output) {
   const std::optional<size_t> index = exports_.find(request.name);
   if (!index) return no_such_export(request.name);
   if (std::ranges::find(request.queries, kBaseAllocation) == request.queries.end()) return {};
-  allocation_of_ = *index;
+  allocation_of_ = index;
   const Be32 id = kBaseAllocationId;
   reply(output, OptionReply::kMetaContext, wire_bytes(id), text_bytes(kBaseAllocation));
   return {};

@@ -74,6 +74,7 @@ struct LoopContext {
   std::vector<RangeLocks::Claim> claims;
 };
 
+// NOLINTNEXTLINE(cppcoreguidelines-virtual-class-destructor): its definition, below, is final
 class Session;
 
 /// Whoever keeps sessions. Threads: the session's loop.
@@ -177,6 +178,8 @@ class Session final : private TransportUser, private Requester {
   // session_requests.cc: parsing and doing requests
   MutableBytes requests(MutableBytes data);
   MutableBytes parse_batch(MutableBytes data, bool& disconnect);
+  bool parse_one(MutableBytes data, size_t& position, bool& disconnect);
+  bool take_split(const BatchItem& item, uint64_t length, Bytes available);
   [[nodiscard]] bool may_admit() const;
   static int decode(const Request& wire, const Agreement& agreement, BatchItem& item);
   size_t run_batch();

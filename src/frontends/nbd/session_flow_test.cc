@@ -394,8 +394,8 @@ std::string option(uint32_t number, const std::string& data) {
   return "IHAVEOPT" + C::be(number) + C::be(static_cast<uint32_t>(data.size())) + data;
 }
 const std::string& client_flags() {
-  static const std::string flags = C::be(uint32_t{3});
-  return flags;
+  static const std::string kFlags = C::be(uint32_t{3});
+  return kFlags;
 }
 std::string go(const std::string& name) {
   return option(7, C::be(static_cast<uint32_t>(name.size())) + name + C::be(uint16_t{0}));

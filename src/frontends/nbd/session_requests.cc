@@ -84,58 +84,61 @@ MutableBytes Session::requests(MutableBytes data) {
 /// a request. A write whose payload is not all there becomes the incoming one, once it stands
 /// first.
 MutableBytes Session::parse_batch(MutableBytes data, bool& disconnect) {
-  std::vector<BatchItem>& items = context_.items;
-  items.clear();
+  context_.items.clear();
   size_t position = 0;
-  while (items.size() < kBatchMax && data.size() - position >= sizeof(Request)) {
-    if (in_flight_ + replies_.size() + items.size() >= limits::kRequestsPerConnectionMax ||
-        !may_admit()) {
-      pause();
-      break;
-    }
-    const auto wire = wire_read<Request>(data.subspan(position));
-    if (wire.magic != kRequestMagic) {
-      log::warning("{}: sent something that is no request (magic {:#x}): closing", options_.peer,
-                   static_cast<uint32_t>(wire.magic));
-      state_ = State::kDraining;
-      return {};
-    }
-    const auto command = static_cast<Command>(static_cast<uint16_t>(wire.command));
-    if (command == Command::kDisconnect) {
-      disconnect = true;
-      return {};
-    }
-    BatchItem item;
-    item.refused = decode(wire, agreement_, item);
-    if (item.refused == 0) item.refused = export_->check(item.request);
-    item.position = position;
-    const size_t body = position + sizeof(Request);
-    const Bytes available = data.subspan(body);
-    const uint64_t length = command == Command::kWrite ? uint64_t{wire.length} : 0;
-    if (item.refused != 0) {
-      if (length > available.size()) {
-        if (!items.empty()) break;  // its turn comes when those before it are done
-        skip_ = length - available.size();
-        skipped_ = item;
-        return {};
-      }
-      position = body + static_cast<size_t>(length);
-      items.push_back(item);
-      continue;
-    }
-    if (length > available.size()) {
-      if (!items.empty()) break;  // likewise
-      if (!begin_incoming(item, available)) {
-        if (state_ == State::kTransmission) pause();
-        break;
-      }
-      return {};
-    }
-    item.payload = available.first(static_cast<size_t>(length));
-    position = body + static_cast<size_t>(length);
-    items.push_back(item);
+  while (context_.items.size() < kBatchMax && parse_one(data, position, disconnect)) {
   }
   return data.subspan(position);
+}
+
+/// Parses the request at `position` and moves past it. False: no further one is to be parsed now.
+bool Session::parse_one(MutableBytes data, size_t& position, bool& disconnect) {
+  if (data.size() - position < sizeof(Request)) return false;
+  const size_t waiting = in_flight_ + replies_.size() + context_.items.size();
+  if (waiting >= limits::kRequestsPerConnectionMax || !may_admit()) {
+    pause();
+    return false;
+  }
+  const auto wire = wire_read<Request>(data.subspan(position));
+  const auto command = static_cast<Command>(static_cast<uint16_t>(wire.command));
+  if (wire.magic != kRequestMagic) {
+    log::warning("{}: sent something that is no request (magic {:#x}): closing", options_.peer,
+                 static_cast<uint32_t>(wire.magic));
+    state_ = State::kDraining;
+  }
+  disconnect = wire.magic == kRequestMagic && command == Command::kDisconnect;
+  if (disconnect || state_ == State::kDraining) {
+    position = data.size();
+    return false;
+  }
+  BatchItem item;
+  item.refused = decode(wire, agreement_, item);
+  if (item.refused == 0) item.refused = export_->check(item.request);
+  item.position = position;
+  const size_t body = position + sizeof(Request);
+  const Bytes available = data.subspan(body);
+  const uint64_t length = command == Command::kWrite ? uint64_t{wire.length} : 0;
+  if (length > available.size()) {
+    if (take_split(item, length, available)) position = data.size();
+    return false;
+  }
+  item.payload = available.first(static_cast<size_t>(length));
+  position = body + static_cast<size_t>(length);
+  context_.items.push_back(item);
+  return true;
+}
+
+/// Takes a write of which only a part is there, `available`. False: not yet.
+bool Session::take_split(const BatchItem& item, uint64_t length, Bytes available) {
+  if (!context_.items.empty()) return false;  // its turn comes when those before it are done
+  if (item.refused != 0) {
+    skip_ = length - available.size();
+    skipped_ = item;
+    return true;
+  }
+  if (begin_incoming(item, available)) return true;
+  if (state_ == State::kTransmission) pause();
+  return false;
 }
 
 int Session::decode(const Request& wire, const Agreement& agreement, BatchItem& item) {
@@ -415,8 +418,9 @@ Task<void> Session::serve_read(BatchItem item, BufferPool::Lease buffer) {
   if (result && state_ != State::kLost) {
     const Bytes data = buffer.bytes();
     reply_read(item, data, std::move(buffer));
+  } else {
+    buffer.reset();
   }
-  buffer.reset();
   finish_async(item, result, start);
 }
 

@@ -53,7 +53,7 @@ class SocketTransport final : public Transport, private FdWatcher {
  public:
   /// Takes ownership of `fd`, a connected stream socket, and makes it non-blocking.
   SocketTransport(EventLoop& loop, int fd) : loop_(loop), fd_(fd) {}
-  ~SocketTransport() { close(); }
+  ~SocketTransport() override { close(); }
 
   Result<void> open(TransportUser& user) override;
   int64_t receive(std::span<iovec> buffers) override;

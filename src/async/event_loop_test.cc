@@ -207,6 +207,7 @@ TEST(EventLoop, TellsAWatcherThatItsSocketIsReadable) {
   });
   test.loop().run();
   EXPECT_NE(watcher.seen & EPOLLIN, 0U);
+  writer.join();
   close(pair[0]);
   close(pair[1]);
 }

@@ -269,19 +269,22 @@ bool Model::has_order_cycle() const {
 
 void Model::crashed() {
   unsettled_.clear();
-  sync_failed();
+  // A commit since then may have put something newer on top of what was lost.
+  const bool durable_may_be_newer = !lost_.empty();
+  lost_.insert(lost_.end(), log_.begin(), log_.end());
+  log_.clear();
   for (Segment& segment : overlay(lost_)) {
     // The last change that was surely durable hides those before it, but not those that were in
     // flight with it.
     const auto& all = segment.candidates;
     const auto durable = std::ranges::find_if(all.rbegin(), all.rend(),
                                               [](const ChangePtr& change) { return change->fua; });
-    if (durable == all.rend()) {
+    const bool hides_older = durable != all.rend();
+    const uint64_t oldest = hides_older ? (*durable)->batch : 0;
+    std::erase_if(segment.candidates,
+                  [oldest](const ChangePtr& change) { return change->batch < oldest; });
+    if (!hides_older || durable_may_be_newer) {
       segment.candidates.push_back(old_content(durable_, segment.range));
-    } else {
-      const uint64_t oldest = (*durable)->batch;
-      std::erase_if(segment.candidates,
-                    [oldest](const ChangePtr& change) { return change->batch < oldest; });
     }
     segment.ordered = false;
     add_unsettled(segment);

@@ -65,6 +65,33 @@ void RangeLocks::release(ByteRange range) {
   if (first_waiter_ != nullptr) grant_waiters();
 }
 
+void RangeLocks::try_acquire(Loan& loan) {
+  const MutexLock lock(mutex_);
+  loan.asked_ = false;
+  loan.held = is_free(loan.range) && !is_waited_for(loan.range);
+  if (!loan.held) return;
+  insert(loan.range);
+  loans_.push_back(&loan);
+}
+
+bool RangeLocks::give_back(Loan& loan) {
+  const MutexLock lock(mutex_);
+  USBD_ASSERT(loan.held);
+  erase(loan.range);
+  std::erase(loans_, &loan);
+  loan.held = false;
+  if (first_waiter_ != nullptr) grant_waiters();
+  return loan.asked_;
+}
+
+void RangeLocks::ask_back(ByteRange range) {
+  for (Loan* loan : loans_) {
+    if (loan->asked_ || !loan->range.overlaps(range)) continue;
+    loan->asked_ = true;
+    loan->loop->post(*loan->wanted);
+  }
+}
+
 bool RangeLocks::enqueue(Waiter& waiter) {
   const MutexLock lock(mutex_);
   if (is_free(waiter.range) && !is_waited_for(waiter.range)) {
@@ -78,6 +105,7 @@ bool RangeLocks::enqueue(Waiter& waiter) {
     first_waiter_ = &waiter;
   }
   last_waiter_ = &waiter;
+  ask_back(waiter.range);
   return true;
 }
 

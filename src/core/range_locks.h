@@ -7,10 +7,11 @@
 // - read-modify-write of a block (a client writes less than the device's own unit) is atomic,
 //   because what is held is rounded out to whole blocks;
 // - a request that a kernel has sent again on another socket (its first copy may still sit unread
-// in
-//   the old one) is never followed by its own first copy: see frontends/nbd/session.h.
+//   in the old one) is never followed by its own first copy: see frontends/nbd/session.h.
 //
-// A range is held by value: nothing points at its holder, only a waiter is a node in a list.
+// A range is held by value: nothing points at its holder, only a waiter is a node in a list. The
+// exception is a Loan: its holder may keep it for long (a client's payload is under way, straight
+// into the device's memory), so it is asked to give the range back as soon as another wants it.
 
 #pragma once
 
@@ -34,12 +35,31 @@ class RangeLocks {
     bool held = false;
   };
 
+  /// A held range that its holder gives back when it is asked.
+  struct Loan {
+    ByteRange range;
+    Loop* loop = nullptr;
+    /// Posted to `loop`, at most once for each time the range is taken, when something waits.
+    Work* wanted = nullptr;
+    bool held = false;
+
+   private:
+    friend class RangeLocks;
+    bool asked_ = false;
+  };
+
   /// Takes every range of `claims` that nothing held or waited for overlaps (an earlier one of the
   /// same batch counts too), and sets `held` in those. Never waits.
   void try_acquire(std::span<Claim> claims);
   /// Gives up those of `claims` that are held, and clears `held`.
   void release(std::span<Claim> claims);
   void release(ByteRange range);
+
+  /// Takes loan.range if nothing held or waited for overlaps it, and sets `loan.held`.
+  /// Lifetime: `loan` stays where it is until it is given back.
+  void try_acquire(Loan& loan);
+  /// True: `loan.wanted` has been posted. It may not have run yet, and then runs later.
+  [[nodiscard]] bool give_back(Loan& loan);
 
   /// Awaitable: takes `range`, after everything that overlaps it and came earlier.
   /// Threads: on a loop; resumes there.
@@ -75,9 +95,11 @@ class RangeLocks {
   void insert(ByteRange range) USBD_REQUIRES(mutex_);
   void erase(ByteRange range) USBD_REQUIRES(mutex_);
   void grant_waiters() USBD_REQUIRES(mutex_);
+  void ask_back(ByteRange range) USBD_REQUIRES(mutex_);
 
   mutable Mutex mutex_;
   std::vector<ByteRange> held_ USBD_GUARDED_BY(mutex_);  // disjoint, in order of offset
+  std::vector<Loan*> loans_ USBD_GUARDED_BY(mutex_);     // those in held_
   Waiter* first_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
   Waiter* last_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
 };

@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/race_checking.h"
 #include "usbd/loop.h"
 
 namespace usbd {
@@ -64,6 +65,7 @@ Result<void> MemoryDevice::reserve() {
                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) return Error::from_errno(errno, hint);
   memory_ = static_cast<std::byte*>(memory);
+  ignore_races_of_clients(MutableBytes(memory_, mapped_bytes_));
   // A huge page would take 2 MiB for one block written. A core dump would write out the device.
   madvise(memory_, mapped_bytes_, MADV_NOHUGEPAGE);
   madvise(memory_, mapped_bytes_, MADV_DONTDUMP);

@@ -34,11 +34,13 @@ Session::Session(LoopContext& context, std::unique_ptr<Transport> transport,
   waiter_.granted = &granted_work_;
   handshake_timer_.work = &handshake_timeout_work_;
   slow_timer_.work = &slow_work_;
+  loan_.loop = &loop_;
+  loan_.wanted = &loan_wanted_work_;
 }
 
 Session::~Session() {
   USBD_ASSERT(in_flight_ == 0 && !waiting_for_budget_ && !incoming_.active);
-  USBD_ASSERT(timers_ == 0 && !send_scheduled_);
+  USBD_ASSERT(timers_ == 0 && !send_scheduled_ && !loan_.held && !loan_work_queued_);
 }
 
 Result<void> Session::open() {
@@ -258,14 +260,7 @@ void Session::lose(std::string_view why) {
 }
 
 void Session::drop_incoming() {
-  if (!incoming_.active) return;
-  if (incoming_.direct) {
-    const ByteRange range = incoming_.item.request.range;
-    if (incoming_.received > 0) {
-      export_->device().direct_written(ByteRange(range.offset, incoming_.received));
-    }
-    if (incoming_.claim.held) export_->locks().release(incoming_.claim.range);
-  }
+  if (loan_.held) settle_direct();
   incoming_ = Incoming();
 }
 
@@ -280,6 +275,7 @@ void Session::maybe_end() {
   if ((state_ != State::kDraining && state_ != State::kLost) || processing_ || end_posted_) return;
   leave_budget();
   if (waiting_for_budget_) return;  // on_budget_granted() is on its way
+  if (loan_work_queued_) return;    // on_loan_wanted() likewise
   if (in_flight_ > 0 || (state_ == State::kDraining && !replies_.empty())) return;
   end_posted_ = true;
   loop_.post(end_work_);
@@ -329,12 +325,13 @@ void Session::on_budget_granted() {
   }
 }
 
-bool Session::client_holds_buffers() const {
-  return replies_.shared_bytes() > 0 || (incoming_.active && incoming_.lease.is_shared());
+bool Session::client_holds_others_up() const {
+  return loan_overdue_ || replies_.shared_bytes() > 0 ||
+         (incoming_.active && incoming_.lease.is_shared());
 }
 
 void Session::watch_slowness() {
-  if (slow_timer_.slot != 0 || !client_holds_buffers()) return;
+  if (slow_timer_.slot != 0 || !client_holds_others_up()) return;
   bytes_moved_at_check_ = bytes_moved_;
   waits_at_check_ = context_.buffers.budget().waits();
   arm(slow_timer_, limits::kSlowConnectionGrace);
@@ -342,12 +339,11 @@ void Session::watch_slowness() {
 
 void Session::on_slow_check() {
   --timers_;
-  if (state_ == State::kLost || !client_holds_buffers()) return;
+  if (state_ == State::kLost || !client_holds_others_up()) return;
   const Budget& budget = context_.buffers.budget();
-  const bool contended = budget.has_waiters() || budget.waits() != waits_at_check_;
+  const bool contended = loan_overdue_ || budget.has_waiters() || budget.waits() != waits_at_check_;
   if (contended && bytes_moved_ - bytes_moved_at_check_ < limits::kSlowConnectionBytes) {
-    log::warning("{}: holds buffers that others wait for, and does not keep up: closing",
-                 options_.peer);
+    log::warning("{}: holds what others wait for, and does not keep up: closing", options_.peer);
     lose("too slow");
     return;
   }

@@ -15,6 +15,11 @@
 // claimed before the second copy, which then waits for it and repeats it. Tested in
 // session_test.cc.
 //
+// Large writes into a device's own memory are received in place, under a loan of their range
+// (RangeLocks::Loan). When another change wants the range, what has come is moved aside into a
+// buffer and the range is given back; the write is then done as a whole later. So a client that
+// stops in the middle of a payload holds nobody up.
+//
 // Ref: NBD protocol, "Transmission".
 
 #pragma once
@@ -134,12 +139,10 @@ class Session final : private TransportUser, private Requester {
   /// A write whose payload has not all come.
   struct Incoming {
     bool active = false;
-    bool direct = false;
     BatchItem item;
     MutableBytes target;
     size_t received = 0;
     BufferPool::Lease lease;
-    RangeLocks::Claim claim;
     [[nodiscard]] MutableBytes rest() const { return target.subspan(received); }
   };
 
@@ -173,7 +176,7 @@ class Session final : private TransportUser, private Requester {
   void on_budget_granted();
   void on_slow_check();
   void watch_slowness();
-  [[nodiscard]] bool client_holds_buffers() const;
+  [[nodiscard]] bool client_holds_others_up() const;
 
   // session_requests.cc: parsing and doing requests
   MutableBytes requests(MutableBytes data);
@@ -198,6 +201,11 @@ class Session final : private TransportUser, private Requester {
   MutableBytes continue_incoming(MutableBytes data);
   void finish_incoming();
   void drop_incoming();
+  bool take_loan(ByteRange range);
+  void give_loan_back();
+  void on_loan_wanted();
+  bool move_incoming_aside();
+  void settle_direct();
 
   Task<void> serve_read(BatchItem item, BufferPool::Lease lease);
   Task<void> serve_change(BatchItem item, BufferPool::Lease lease, bool claimed);
@@ -238,6 +246,14 @@ class Session final : private TransportUser, private Requester {
   /// What the first request that waits needs of it; 0: none waits for the reserve.
   uint64_t reserve_wanted_ = 0;
   Incoming incoming_;
+  /// The range of an incoming write that is received in place.
+  RangeLocks::Loan loan_;
+  /// Whether another waits for it, and there was no buffer to move what has come into.
+  bool loan_overdue_ = false;
+  /// Whether loan_wanted_work_ has run for the present loan.
+  bool loan_asked_ = false;
+  /// Whether loan_wanted_work_ is queued for a loan that has been given back meanwhile.
+  bool loan_work_queued_ = false;
 
   bool paused_ = false;
   bool processing_ = false;
@@ -273,6 +289,7 @@ class Session final : private TransportUser, private Requester {
   MethodWork<&Session::on_budget_granted> granted_work_{*this};
   MethodWork<&Session::on_handshake_timeout> handshake_timeout_work_{*this};
   MethodWork<&Session::on_slow_check> slow_work_{*this};
+  MethodWork<&Session::on_loan_wanted> loan_wanted_work_{*this};
 };
 
 }  // namespace usbd::nbd

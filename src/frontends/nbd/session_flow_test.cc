@@ -619,6 +619,102 @@ TEST(SessionEnd, ReleasesEverythingWhenTheClientGoesAtAnyMoment) {
   }
 }
 
+// --- writes that are received in place ---
+
+constexpr uint32_t kLarge = 100'000;
+
+/// The header of a write of kLarge bytes at 0, and the first `part` bytes of its payload.
+void begin_large(Peer& peer, size_t part, char fill) {
+  peer.wire.send(peer.client.request({.command = C::kWrite, .length = kLarge}) +
+                 std::string(part, fill));
+}
+
+TEST(InPlace, AWriteGivesWayToOneThatComesMeanwhileAndIsThenDoneAsAWhole) {
+  SessionKit kit(with(direct()));
+  Peer& first = kit.connect();
+  Peer& second = kit.connect();
+  begin_large(first, 60'000, 'w');
+  kit.settle();
+  EXPECT_EQ(kit.served.locks().held_count(), 1U);
+  EXPECT_EQ(kit.budget.free(), kit.budget.total()) << "it needs no buffer";
+  second.ask({.command = C::kWrite, .offset = 10, .length = 10}, 's');
+  second.ask({.command = C::kWrite, .offset = 50'000, .length = kLarge}, 's');
+  kit.settle();
+  EXPECT_EQ(answered(second), 2U);
+  EXPECT_EQ(kit.device.bytes[10], std::byte{'s'});
+  first.wire.send(std::string(kLarge - 60'000, 'w'));
+  kit.settle();
+  EXPECT_EQ(answered(first), 1U);
+  for (size_t i = 0; i < kLarge; ++i) ASSERT_EQ(kit.device.bytes[i], std::byte{'w'}) << i;
+  EXPECT_EQ(kit.device.bytes[kLarge], std::byte{'s'});
+}
+
+TEST(InPlace, Regression_OverlappingWritesNeverMix) {
+  for (uint64_t seed = 1; seed <= 300; ++seed) {
+    SeededRng rng(seed);
+    SessionKit::Options options = with(direct(), rng.one_in(3) ? kMiB / 8 : 4 * kMiB);
+    options.seed = seed;
+    SessionKit kit(options);
+    std::vector<size_t> unsent;
+    for (char name = 'a'; name < 'd'; ++name) {
+      begin_large(kit.connect(), 0, name);
+      unsent.push_back(kLarge);
+    }
+    while (std::ranges::any_of(unsent, [](size_t rest) { return rest > 0; })) {
+      const size_t which = rng.below(unsent.size());
+      const size_t part = rng.between(0, unsent[which]);
+      kit.peers[which]->wire.send(std::string(part, static_cast<char>('a' + which)));
+      unsent[which] -= part;
+      if (rng.one_in(2)) kit.settle(Nanos(rng.below(50)));
+    }
+    work_off(kit);
+    for (const auto& peer : kit.peers) ASSERT_EQ(answered(*peer), 1U) << "seed " << seed;
+    const std::byte winner = kit.device.bytes[0];
+    for (size_t i = 0; i < kLarge; ++i) {
+      ASSERT_EQ(kit.device.bytes[i], winner) << "seed " << seed << ", byte " << i;
+    }
+  }
+}
+
+TEST(InPlace, ClosesAWriterThatStopsInTheMiddleWhenItCanNotBeMovedAside) {
+  SessionKit kit(with(direct(), kMiB));
+  Budget::Waiter everything;
+  everything.bytes = kMiB;
+  ASSERT_TRUE(kit.budget.take_or_wait(everything));
+  Peer& stopped = kit.connect();
+  begin_large(stopped, 60'000, 'w');
+  kit.settle(1min);
+  EXPECT_FALSE(stopped.lost) << "nobody wants its range";
+  Peer& other = kit.connect();
+  other.ask({.command = C::kWrite, .offset = 10, .length = 10}, 's');
+  kit.settle();
+  EXPECT_EQ(answered(other), 0U);
+  kit.settle(2 * limits::kSlowConnectionGrace + 1s);
+  EXPECT_TRUE(stopped.ended);
+  EXPECT_EQ(answered(other), 1U);
+  kit.budget.give(kMiB);
+}
+
+TEST(InPlace, ReleasesEverythingWhenTheClientGoesWhileItsRangeIsWanted) {
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    SeededRng rng(seed);
+    SessionKit::Options options = with(direct(), rng.one_in(2) ? kMiB / 8 : 4 * kMiB);
+    options.seed = seed;
+    SessionKit kit(options);
+    Peer& first = kit.connect();
+    Peer& second = kit.connect();
+    begin_large(first, 60'000, 'w');
+    kit.settle();
+    second.ask({.command = C::kWrite, .offset = 10, .length = 10}, 's');
+    if (rng.one_in(3)) first.wire.send(std::string(kLarge - 60'000, 'w'));
+    if (rng.one_in(2)) kit.settle(Nanos(rng.below(20)));
+    rng.one_in(2) ? first.wire.hang_up() : first.session->stop();
+    work_off(kit);
+    EXPECT_TRUE(first.ended);
+    EXPECT_EQ(answered(second), 1U);
+  }
+}
+
 // --- ghost writes ---
 
 /// A kernel's socket: given up with requests in it.
@@ -684,22 +780,6 @@ TEST_P(GhostWrites, ALargeWriteGivenUpInTheMiddleIsRepeatedByItsSecondCopy) {
     const char wanted = i >= 50'000 && i < 70'000 ? 'n' : 'w';
     ASSERT_EQ(kit_.device.bytes[i], static_cast<std::byte>(wanted)) << i;
   }
-}
-
-TEST_P(GhostWrites, ADirectWriteHoldsItsRangeUntilTheLastByte) {
-  Peer& first = kernel_socket();
-  Peer& second = kernel_socket();
-  first.wire.send(first.client.request({.command = C::kWrite, .length = 100'000}) +
-                  std::string(60'000, 'w'));
-  kit_.settle();
-  EXPECT_EQ(kit_.served.locks().held_count(), GetParam() ? 1U : 0U);
-  const uint64_t cookie = second.ask({.command = C::kWrite, .offset = 10, .length = 10}, 's');
-  kit_.settle();
-  EXPECT_EQ(second.client.answer(cookie) == nullptr, GetParam());
-  first.wire.send(std::string(40'000, 'w'));
-  kit_.settle();
-  EXPECT_EQ(answered(first), 1U);
-  EXPECT_NE(second.client.answer(cookie), nullptr);
 }
 
 TEST_P(GhostWrites, AWriteThatWaitsForItsRangeIsDroppedWhenItsSocketIsGivenUp) {

@@ -336,31 +336,68 @@ void Session::run_other(BatchItem& item) {
 /// Decides where the payload of `item` goes. False: there is no buffer now, or the session is lost.
 bool Session::choose_target(const BatchItem& item) {
   incoming_.item = item;
-  if (item.request.range.length >= limits::kDirectReceiveMin) {
+  if (item.request.range.length >= limits::kDirectReceiveMin && !loan_work_queued_) {
     const MutableBytes memory = export_->direct_for(item.request);
-    if (!memory.empty()) {
-      // Between network clients that write one range at once there is no order to keep while the
-      // payload is under way. A kernel's range is held, until the last byte or the end.
-      incoming_.claim.range = export_->claim_of(item.request);
-      if (options_.drop_when_hung_up) {
-        export_->locks().try_acquire(std::span(&incoming_.claim, 1));
-        if (incoming_.claim.held && transport_->is_hung_up()) {
-          export_->locks().release(std::span(&incoming_.claim, 1));
-          lose("the kernel gave the socket up");
-          return false;
-        }
-      }
-      if (incoming_.claim.held || !options_.drop_when_hung_up) {
-        incoming_.direct = true;
-        incoming_.target = memory;
-        return true;
-      }
+    if (!memory.empty() && take_loan(export_->claim_of(item.request))) {
+      incoming_.target = memory;
+      return true;
     }
+    if (state_ == State::kLost) return false;
   }
   incoming_.lease = lease(item.request.range.length);
   if (!incoming_.lease) return false;
   incoming_.target = incoming_.lease.bytes();
   return true;
+}
+
+/// Borrows the range of a write that is to be received in place. False: another holds or wants it,
+/// or the session is lost.
+bool Session::take_loan(ByteRange range) {
+  loan_.range = range;
+  loan_asked_ = loan_overdue_ = false;
+  export_->locks().try_acquire(loan_);
+  if (!loan_.held) return false;
+  if (options_.drop_when_hung_up && transport_->is_hung_up()) {
+    give_loan_back();
+    lose("the kernel gave the socket up");
+    return false;
+  }
+  return true;
+}
+
+void Session::give_loan_back() {
+  const bool asked = export_->locks().give_back(loan_);
+  loan_work_queued_ = asked && !loan_asked_;
+  loan_overdue_ = false;
+}
+
+/// Another change waits for the range that the incoming write is received into.
+void Session::on_loan_wanted() {
+  if (std::exchange(loan_work_queued_, false)) {  // it has been given back meanwhile
+    maybe_end();
+    return;
+  }
+  loan_asked_ = true;
+  loan_overdue_ = !move_incoming_aside();
+  watch_slowness();
+}
+
+/// Continues in a buffer with a write that is being received in place. False: there is no buffer.
+bool Session::move_incoming_aside() {
+  BufferPool::Lease buffer = context_.buffers.try_lease(incoming_.target.size());
+  if (!buffer) return false;
+  std::memcpy(buffer.bytes().data(), incoming_.target.data(), incoming_.received);
+  settle_direct();
+  incoming_.target = buffer.bytes();
+  incoming_.lease = std::move(buffer);
+  return true;
+}
+
+/// Tells the device what has been received in place, and gives the range back.
+void Session::settle_direct() {
+  const ByteRange range(incoming_.item.request.range.offset, incoming_.received);
+  if (!range.empty()) export_->device().direct_written(range);
+  give_loan_back();
 }
 
 bool Session::begin_incoming(const BatchItem& item, Bytes available) {
@@ -383,11 +420,11 @@ MutableBytes Session::continue_incoming(MutableBytes data) {
 }
 
 void Session::finish_incoming() {
+  const bool in_place = loan_.held;
+  if (in_place) settle_direct();
   Incoming whole = std::exchange(incoming_, Incoming());
   BatchItem& item = whole.item;
-  if (whole.direct) {
-    export_->device().direct_written(item.request.range);
-    if (whole.claim.held) export_->locks().release(whole.claim.range);
+  if (in_place) {
     reply_status(item, 0);
     done(item, item.request.range.length);
     return;

@@ -16,34 +16,36 @@ constexpr size_t kVectorsMax = 512;
 
 }  // namespace
 
-ReplyQueue::Reply& ReplyQueue::add(Bytes header) {
-  Reply& reply = replies_.emplace_back();
-  add_header(reply, header);
-  return reply;
+/// One reply whose header consists of `headers`.
+ReplyQueue::Part& ReplyQueue::add(std::initializer_list<Bytes> headers) {
+  if (first_ == parts_.size() || !parts_.back().payload.empty()) {
+    parts_.emplace_back().headers_begin = headers_.size();
+  }
+  Part& part = parts_.back();
+  for (const Bytes header : headers) {
+    headers_.insert(headers_.end(), header.begin(), header.end());
+  }
+  part.headers_end = headers_.size();
+  ++part.replies;
+  ++size_;
+  return part;
 }
 
-void ReplyQueue::add_header(Reply& reply, Bytes more) {
-  USBD_ASSERT(reply.header_length + more.size() <= kHeaderMax);
-  std::memcpy(reply.header.data() + reply.header_length, more.data(), more.size());
-  reply.header_length += more.size();
-}
-
-void ReplyQueue::hold(Reply& reply, Bytes data, BufferPool::Lease owner) {
-  reply.payload = data;
-  reply.lease = std::move(owner);
-  if (reply.lease) held_bytes_ += data.size();
-  if (reply.lease.is_shared()) shared_bytes_ += data.size();
+void ReplyQueue::hold(Part& part, Bytes data, BufferPool::Lease owner) {
+  part.payload = data;
+  part.lease = std::move(owner);
+  if (part.lease) held_bytes_ += data.size();
+  if (part.lease.is_shared()) shared_bytes_ += data.size();
 }
 
 void ReplyQueue::simple(uint64_t cookie, WireError error) {
   const SimpleReply header{.error = static_cast<uint32_t>(error), .cookie = cookie};
-  add(wire_bytes(header));
+  add({wire_bytes(header)});
 }
 
 void ReplyQueue::simple_data(uint64_t cookie, Bytes data, BufferPool::Lease owner) {
   const SimpleReply header{.error = 0U, .cookie = cookie};
-  Reply& reply = add(wire_bytes(header));
-  hold(reply, data, std::move(owner));
+  hold(add({wire_bytes(header)}), data, std::move(owner));
 }
 
 void ReplyQueue::data_chunk(uint64_t cookie, uint64_t offset, Bytes data, BufferPool::Lease owner) {
@@ -52,9 +54,7 @@ void ReplyQueue::data_chunk(uint64_t cookie, uint64_t offset, Bytes data, Buffer
                            .cookie = cookie,
                            .length = static_cast<uint32_t>(sizeof(OffsetData) + data.size())};
   const OffsetData position{.offset = offset};
-  Reply& reply = add(wire_bytes(header));
-  add_header(reply, wire_bytes(position));
-  hold(reply, data, std::move(owner));
+  hold(add({wire_bytes(header), wire_bytes(position)}), data, std::move(owner));
 }
 
 void ReplyQueue::error_chunk(uint64_t cookie, WireError error) {
@@ -63,8 +63,7 @@ void ReplyQueue::error_chunk(uint64_t cookie, WireError error) {
                            .cookie = cookie,
                            .length = static_cast<uint32_t>(sizeof(ErrorChunk))};
   const ErrorChunk body{.error = static_cast<uint32_t>(error), .message_length = uint16_t{0}};
-  Reply& reply = add(wire_bytes(header));
-  add_header(reply, wire_bytes(body));
+  add({wire_bytes(header), wire_bytes(body)});
 }
 
 void ReplyQueue::status_chunk(uint64_t cookie, uint32_t context,
@@ -75,16 +74,15 @@ void ReplyQueue::status_chunk(uint64_t cookie, uint32_t context,
                            .cookie = cookie,
                            .length = static_cast<uint32_t>(sizeof(BlockStatus) + list.size())};
   const BlockStatus body{.context_id = context};
-  Reply& reply = add(wire_bytes(header));
-  add_header(reply, wire_bytes(body));
-  reply.owned.assign(list.begin(), list.end());
-  reply.payload = reply.owned;
+  Part& part = add({wire_bytes(header), wire_bytes(body)});
+  part.owned.assign(list.begin(), list.end());
+  part.payload = part.owned;
 }
 
 void ReplyQueue::raw(std::vector<std::byte> bytes) {
-  Reply& reply = replies_.emplace_back();
-  reply.owned = std::move(bytes);
-  reply.payload = reply.owned;
+  Part& part = add({});
+  part.owned = std::move(bytes);
+  part.payload = part.owned;
 }
 
 ReplyQueue::Sent ReplyQueue::send(Transport& transport) {
@@ -93,18 +91,17 @@ ReplyQueue::Sent ReplyQueue::send(Transport& transport) {
         vectors;  // NOLINT(cppcoreguidelines-pro-type-member-init): filled below
     size_t count = 0;
     size_t skip = first_sent_;
-    size_t total = 0;
     const auto append = [&](Bytes part) {
       const size_t skipped = std::min(skip, part.size());
       skip -= skipped;
       part = part.subspan(skipped);
       if (part.empty()) return;
       vectors[count++] = {const_cast<std::byte*>(part.data()), part.size()};
-      total += part.size();
     };
-    for (size_t i = first_; i < replies_.size() && count + 2 <= kVectorsMax; ++i) {
-      append(Bytes(replies_[i].header).first(replies_[i].header_length));
-      append(replies_[i].payload);
+    for (size_t i = first_; i < parts_.size() && count + 2 <= kVectorsMax; ++i) {
+      const Part& part = parts_[i];
+      append(Bytes(headers_).subspan(part.headers_begin, part.headers_end - part.headers_begin));
+      append(part.payload);
     }
     const int64_t sent = transport.send(std::span(vectors).first(count));
     if (sent == Transport::kClosed) return Sent::kClosed;
@@ -117,34 +114,40 @@ ReplyQueue::Sent ReplyQueue::send(Transport& transport) {
 void ReplyQueue::advance(size_t bytes) {
   sent_ += bytes;
   bytes += std::exchange(first_sent_, 0);
-  while (!empty()) {
-    Reply& reply = replies_[first_];
-    const size_t length = reply.header_length + reply.payload.size();
-    if (bytes < length) {
-      first_sent_ = bytes;
-      if (first_ > replies_.size() / 2) {  // what has left must not pile up behind a slow reader
-        replies_.erase(replies_.begin(), replies_.begin() + static_cast<std::ptrdiff_t>(first_));
-        first_ = 0;
-      }
-      return;
-    }
-    bytes -= length;
-    if (reply.lease) held_bytes_ -= reply.payload.size();
-    if (reply.lease.is_shared()) shared_bytes_ -= reply.payload.size();
-    reply.lease.reset();
-    ++first_;
+  while (first_ < parts_.size() && bytes >= parts_[first_].length()) {
+    Part& part = parts_[first_++];
+    bytes -= part.length();
+    size_ -= part.replies;
+    if (part.lease) held_bytes_ -= part.payload.size();
+    if (part.lease.is_shared()) shared_bytes_ -= part.payload.size();
+    part.lease.reset();
   }
-  USBD_ASSERT(bytes == 0);
-  replies_.clear();
-  first_ = 0;
+  first_sent_ = bytes;
+  forget_sent();
+}
+
+/// What has left must not pile up behind a slow reader.
+void ReplyQueue::forget_sent() {
+  if (first_ == parts_.size()) {
+    USBD_ASSERT(first_sent_ == 0 && size_ == 0);
+    clear();
+  } else if (first_ > parts_.size() / 2) {
+    parts_.erase(parts_.begin(), parts_.begin() + static_cast<std::ptrdiff_t>(first_));
+    first_ = 0;
+    const size_t gone = parts_.front().headers_begin;
+    headers_.erase(headers_.begin(), headers_.begin() + static_cast<std::ptrdiff_t>(gone));
+    for (Part& part : parts_) {
+      part.headers_begin -= gone;
+      part.headers_end -= gone;
+    }
+  }
 }
 
 void ReplyQueue::clear() {
-  replies_.clear();
-  first_ = 0;
-  first_sent_ = 0;
-  held_bytes_ = 0;
-  shared_bytes_ = 0;
+  parts_.clear();
+  headers_.clear();
+  first_ = first_sent_ = size_ = 0;
+  held_bytes_ = shared_bytes_ = 0;
 }
 
 }  // namespace usbd::nbd

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // ReplyQueue: the replies of one connection that have not been sent, in order. One sendmsg carries
-// many of them: headers lie in the queue, payloads where they are (the device's memory, or a
-// buffer on loan that the queue holds until it is sent).
+// many of them: headers lie in the queue, those with no payload between them as one piece; payloads
+// lie where they are (the device's memory, or a buffer on loan that the queue holds until it is
+// sent).
 
 #pragma once
 
-#include <array>
 #include <cstddef>
-#include <cstring>
+#include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 #include "base/endian.h"
@@ -30,8 +31,9 @@ class ReplyQueue {
   /// Bytes of the handshake.
   void raw(std::vector<std::byte> bytes);
 
-  [[nodiscard]] bool empty() const { return first_ == replies_.size(); }
-  [[nodiscard]] size_t size() const { return replies_.size() - first_; }
+  [[nodiscard]] bool empty() const { return size_ == 0; }
+  /// Replies of which not all has left, or that share a part with one.
+  [[nodiscard]] size_t size() const { return size_; }
   /// Payload bytes on loan that wait here. Units: bytes.
   [[nodiscard]] uint64_t held_bytes() const { return held_bytes_; }
   /// Those of them that others may be waiting for.
@@ -45,24 +47,29 @@ class ReplyQueue {
   void clear();
 
  private:
-  static constexpr size_t kHeaderMax = 32;
-  struct Reply {
-    std::array<std::byte, kHeaderMax> header;
-    size_t header_length = 0;
+  /// Headers that lie one behind the other in headers_, and the payload that follows the last.
+  struct Part {
+    size_t headers_begin = 0;
+    size_t headers_end = 0;
+    size_t replies = 0;
     Bytes payload;
     BufferPool::Lease lease;
     std::vector<std::byte> owned;
+    [[nodiscard]] size_t length() const { return headers_end - headers_begin + payload.size(); }
   };
 
-  Reply& add(Bytes header);
-  void add_header(Reply& reply, Bytes more);
-  void hold(Reply& reply, Bytes data, BufferPool::Lease owner);
+  Part& add(std::initializer_list<Bytes> headers);
+  void hold(Part& part, Bytes data, BufferPool::Lease owner);
   void advance(size_t bytes);
+  void forget_sent();
 
-  std::vector<Reply> replies_;
+  std::vector<Part> parts_;
+  std::vector<std::byte> headers_;
+  /// The first part that has not left.
   size_t first_ = 0;
-  /// Bytes of the first reply that have been sent.
+  /// Bytes of it that have been sent.
   size_t first_sent_ = 0;
+  size_t size_ = 0;
   uint64_t held_bytes_ = 0;
   uint64_t shared_bytes_ = 0;
   uint64_t sent_ = 0;

@@ -9,6 +9,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "base/uncached_copy.h"
 #include "frontends/nbd/session.h"
 
 namespace usbd::nbd {
@@ -284,7 +285,7 @@ bool Session::run_write_with(BatchItem& item, bool held, BufferPool::Lease buffe
   if (held) {
     const MutableBytes memory = export_->direct_for(item.request);
     if (!memory.empty()) {
-      std::memcpy(memory.data(), item.payload.data(), item.payload.size());
+      copy_uncached(memory, item.payload);
       export_->device().direct_written(item.request.range);
       reply_status(item, 0);
       done(item, item.request.range.length);

@@ -5,9 +5,9 @@
 // - usbd::serve(device, argc, argv) is a whole program: every frontend, every common flag, signals,
 //   logging, a readiness message, an exit status. `return usbd::serve(std::make_unique<MyDevice>(),
 //   argc, argv);` is a complete main.
-// - usbd::Server serves a device inside a program that has a life of its own: it makes threads, and
-//   logs to stderr unless set_log_sink() says otherwise; it touches no signals and nothing else of
-//   the process.
+// - usbd::Server serves a device inside a program that has a life of its own: it makes threads; it
+//   touches no signals, no standard streams and nothing else of the process. What it has to log
+//   goes where set_log_sink() says, or nowhere. Stopping a kernel device runs sync(1).
 
 #pragma once
 
@@ -28,8 +28,8 @@ namespace usbd {
 
 enum class LogLevel : uint8_t { kDebug, kInfo, kWarning, kError };
 
-/// Has all of usbd's log lines of this process, without their newlines, given to `sink` instead of
-/// stderr. usbd::serve() sets a sink of its own.
+/// Has all of usbd's log lines of this process, without their newlines, given to `sink`. Without
+/// one (empty, the default) they are dropped. usbd::serve() sets a sink of its own.
 /// Threads: before the first Server is started; `sink` is called from any thread, several at once.
 void set_log_sink(std::function<void(LogLevel, std::string_view)> sink);
 
@@ -132,17 +132,20 @@ class Server {
   virtual Result<StopReport> wait() = 0;
   /// Takes no new connections, answers what is in flight, waits for kernel devices to be released
   /// (their filesystems are synced meanwhile), flushes and closes the device. Called once; the
-  /// destructor does it otherwise.
+  /// destructor does it otherwise. A request that the device has is waited for however long it
+  /// takes, since its memory is lent to the device, and so is the final flush.
   /// Errors: what the final flush said: data that was not flushed before may be lost.
   virtual Result<StopReport> stop() = 0;
-  /// Ends the waits of a stop() that is under way. Threads: any.
+  /// Ends the waits of a stop() that is under way, but for those for the device. Threads: any.
   virtual void hurry() = 0;
 
  protected:
   Server() = default;
 };
 
-/// Serves `device` until SIGINT or SIGTERM, as the flags say (`-help` lists them).
+/// Serves `device` until SIGINT or SIGTERM, as the flags say (`-help` lists them). A device that
+/// does not come back when it is to stop is left where it is, after -close-timeout, by ending the
+/// process.
 /// Threads: called once, from main, before the program has made others.
 /// Returns: the exit status: 0 stopped cleanly, 1 start-up or the final flush failed, 2 bad flags.
 int serve(std::unique_ptr<Device> device, int argc, char** argv);

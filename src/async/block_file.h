@@ -78,6 +78,11 @@ class BlockFile {
   /// of it, whatever part has landed. Default: empty.
   virtual std::optional<Result<void>> try_write(uint64_t offset, Bytes data);
 
+  /// After a failed datasync(): has the system forgotten what it failed to write, so that whoever
+  /// opens the file next reads what is on the disk, not what was meant to be? What is waiting to be
+  /// written is not touched. Default: nothing is remembered, so nothing is done.
+  virtual void forget_unwritten() {}
+
   /// Gives the file up; the last call, and no other is outstanding. Does not sync.
   /// Errors: what the system said; the file is given up all the same.
   virtual Task<Result<void>> close() = 0;

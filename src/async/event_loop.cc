@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <thread>
 
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -19,6 +20,19 @@
 #include "base/limits.h"
 
 namespace usbd {
+
+/// Keeps the loop's destructor waiting while a thread that is not the loop's own is inside.
+class EventLoop::Visit {
+ public:
+  explicit Visit(EventLoop& loop) : loop_(loop) { loop_.visits_.fetch_add(1); }
+  /// The last touch: the loop may be gone right after it.
+  ~Visit() { loop_.visits_.fetch_sub(1); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+
+ private:
+  EventLoop& loop_;
+};
 
 void EventLoop::Queue::push(Work& work) {
   work.next = nullptr;
@@ -68,6 +82,8 @@ Result<void> EventLoop::open() {
 }
 
 EventLoop::~EventLoop() {
+  // A few instructions and at most one system call each, so there is nothing to sleep on.
+  while (visits_.load() != 0) std::this_thread::yield();
   USBD_ASSERT(in_ring_ == 0 && files_head_ == nullptr);
   if (ring_ok_) io_uring_queue_exit(&ring_);
   if (wake_fd_ >= 0) close(wake_fd_);
@@ -82,8 +98,14 @@ void EventLoop::run() {
 }
 
 void EventLoop::stop() {
+  const Visit visit(*this);
   stop_.store(true);
+  wake();
+}
+
+void EventLoop::wake() {
   const uint64_t one = 1;
+  // Fails only when the counter is full, and then the loop wakes anyway.
   [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
 }
 
@@ -109,14 +131,13 @@ void EventLoop::post(Work& work) {
     ready_.push(work);
     return;
   }
+  const Visit visit(*this);
   Work* head = remote_.load(std::memory_order_relaxed);
   do {
     work.next = head;
   } while (!remote_.compare_exchange_weak(head, &work));
-  if (sleeping_.exchange(false)) {
-    const uint64_t one = 1;
-    [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
-  }
+  // From here on the work may have run, and whoever it belonged to may be destroying the loop.
+  if (sleeping_.exchange(false)) wake();
 }
 
 void EventLoop::defer(Work& work) {

@@ -42,6 +42,8 @@ class EventLoop final : public Loop {
   /// Lifetime: `file_pool` outlives the loop.
   /// Errors:   what epoll_create1 or eventfd said. A refused io_uring is no error: uses_uring().
   static Result<std::unique_ptr<EventLoop>> create(Options options, WorkerPool& file_pool);
+  /// Waits for posts and stops of other threads that are still on their way out: the work that one
+  /// hands over may run, and end the loop, before the call that handed it over has returned.
   ~EventLoop() override;
 
   /// Runs rounds on the calling thread until stop(). May be called again after.
@@ -73,11 +75,13 @@ class EventLoop final : public Loop {
     Work* take_all();
   };
   struct PoolBatch;
+  class Visit;
 
   EventLoop(Options options, WorkerPool& file_pool);
   Result<void> open();
   void round();
   void run_queue(Queue& queue);
+  void wake();
   void take_remote();
   void fire_timers();
   void wait_for_events();
@@ -110,6 +114,8 @@ class EventLoop final : public Loop {
   /// Whether the loop is about to sleep, so that a remote post must write to wake_fd_.
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stop_{false};
+  /// Calls of other threads that may still touch this loop.
+  std::atomic<unsigned> visits_{0};
   /// The events of the present wait; an unwatched watcher is struck out here.
   std::vector<FdWatcher*> batch_;
 };

@@ -238,5 +238,36 @@ TEST(EventLoop, LosesNoWorkPostedFromManyThreads) {
   EXPECT_EQ(counter.load(), 40'000);
 }
 
+/// Runs on a pool thread and ends a loop: by work that it posts there, or from where it is.
+struct EndingWork final : Work {
+  EndingWork(EventLoop& ended, bool by_post) : loop(ended) {
+    stop.run = [](Work& work) { static_cast<Stop&>(work).self->loop.stop(); };
+    stop.self = this;
+    run = by_post ? [](Work& work) {
+      auto& self = static_cast<EndingWork&>(work);
+      self.loop.post(self.stop);
+    } : [](Work& work) { static_cast<EndingWork&>(work).loop.stop(); };
+  }
+  struct Stop : Work {
+    EndingWork* self = nullptr;
+  };
+  EventLoop& loop;
+  Stop stop;
+};
+
+/// A loop that goes as soon as it has run what it was given: whoever gave it may still be on the
+/// way out of post() or stop(). The sanitizers see it if the loop does not wait for that.
+TEST(EventLoop, Regression_GoesOnlyWhenThePostThatEndedItHasReturned) {
+  WorkerPool pool("test", 2);
+  for (int i = 0; i < 4000; ++i) {
+    Result<std::unique_ptr<EventLoop>> loop = EventLoop::create({.use_uring = false}, pool);
+    ASSERT_TRUE(loop);
+    auto ending = std::make_unique<EndingWork>(**loop, i % 2 == 0);
+    pool.submit(*ending);
+    (*loop)->run();
+    loop->reset();
+  }
+}
+
 }  // namespace
 }  // namespace usbd

@@ -158,6 +158,10 @@ class FaultFile final : public BlockFile {
     co_return disk_.size_;
   }
 
+  void forget_unwritten() override {
+    if (!dead()) disk_.forget_unwritten();
+  }
+
   FaultDisk& disk_;
   const uint64_t crashes_;
 };
@@ -243,6 +247,21 @@ void FaultDisk::make_durable(uint64_t index, const Pages& from, uint64_t change)
     durable_[index] = page->second;
   }
   forgotten_.erase(index);
+}
+
+void FaultDisk::forget_unwritten() {
+  for (auto page = forgotten_.begin(); page != forgotten_.end();) {
+    const uint64_t index = page->first;
+    ++page;
+    if (unsynced_.contains(index)) continue;  // written again since: dirty, so it stays
+    forgotten_.erase(index);
+    const auto durable = durable_.find(index);
+    if (durable == durable_.end()) {
+      pages_.erase(index);
+    } else {
+      pages_[index] = durable->second;
+    }
+  }
 }
 
 void FaultDisk::crash_page(uint64_t index) {

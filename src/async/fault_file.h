@@ -91,6 +91,8 @@ class FaultDisk {
   /// Makes page `index` what it is in `from` (absent there: a hole) on stable storage; `change`
   /// says up to which change that is.
   void make_durable(uint64_t index, const Pages& from, uint64_t change);
+  /// Lets pages whose sync failed be again what they are on stable storage.
+  void forget_unwritten();
   void crash_page(uint64_t index);
   void after_crash();
 

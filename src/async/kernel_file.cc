@@ -21,20 +21,10 @@
 
 #include "base/aligned_buffer.h"
 #include "base/assert.h"
+#include "base/limits.h"
 
 namespace usbd {
 namespace {
-
-/// What one call to the kernel may move. Units: bytes.
-constexpr uint64_t kTransferMax = 1U << 30;
-/// Interrupted calls in a row without progress, before a request fails.
-constexpr unsigned kRetriesMax = 100;
-/// What one fallocate call may cover: it holds the inode's lock, 10 ms for this much cached data.
-constexpr uint64_t kAllocationPiece = 256U << 20;
-/// Descriptors for FUA writes that are kept for the next ones.
-constexpr size_t kFuaDescriptorsMax = 32;
-/// Memory for a direct request whose own memory is not aligned. Units: bytes.
-constexpr size_t kBounceBytes = 1U << 20;
 
 bool aligned(uint64_t value, uint32_t alignment) {
   return (value & (alignment - 1)) == 0;
@@ -110,7 +100,7 @@ Task<Result<void>> KernelFile::transfer(FileIo io) {
   const uint64_t end = io.offset + io.length;
   unsigned retries = 0;
   while (io.offset < end) {
-    io.length = std::min(end - io.offset, kTransferMax);
+    io.length = std::min(end - io.offset, limits::kFileTransferMax);
     const int64_t result = co_await loop.perform(io);
     if (result == 0) {
       co_return Error(Errc::kIo, fmt::format("{} at {} of {} moved nothing: the file is shorter "
@@ -127,7 +117,7 @@ Task<Result<void>> KernelFile::transfer(FileIo io) {
     }
     const int number = result < 0 ? static_cast<int>(-result) : EAGAIN;
     const bool again = number == EINTR || number == EAGAIN;
-    if (!again || ++retries > kRetriesMax) {
+    if (!again || ++retries > limits::kFileRetriesMax) {
       co_return describe(what, number, ByteRange(io.offset, end - io.offset));
     }
   }
@@ -167,7 +157,7 @@ Result<int> KernelFile::take_fua_descriptor() {
 void KernelFile::give_fua_descriptor(int fd, bool usable) {
   if (usable) {
     const MutexLock lock(fua_mutex_);
-    if (fua_idle_.size() < kFuaDescriptorsMax) {
+    if (fua_idle_.size() < limits::kFileFuaWritesMax) {
       fua_idle_.push_back(fd);
       return;
     }
@@ -185,7 +175,7 @@ Task<Result<void>> KernelFile::transfer_synchronously(FileIo io) {
 }
 
 Task<Result<void>> KernelFile::read_through_buffer(uint64_t offset, MutableBytes data) {
-  const size_t size = std::min(data.size(), kBounceBytes);
+  const size_t size = std::min(data.size(), limits::kFileBounceBytes);
   const AlignedBuffer memory(size);
   while (!data.empty()) {
     const MutableBytes piece = memory.bytes().first(std::min(size, data.size()));
@@ -198,7 +188,7 @@ Task<Result<void>> KernelFile::read_through_buffer(uint64_t offset, MutableBytes
 }
 
 Task<Result<void>> KernelFile::write_through_buffer(uint64_t offset, Bytes data, WriteFlags flags) {
-  const size_t size = std::min(data.size(), kBounceBytes);
+  const size_t size = std::min(data.size(), limits::kFileBounceBytes);
   const AlignedBuffer memory(size);
   while (!data.empty()) {
     const Bytes piece = memory.bytes().first(std::min(size, data.size()));
@@ -215,7 +205,7 @@ Task<Result<void>> KernelFile::datasync() {
   const FileIo io = make_io(FileIo::Kind::kDataSync, 0, 0);
   int64_t result = -EINTR;
   // Interrupted is not failed: no report of a lost write was taken by that.
-  for (unsigned i = 0; result == -EINTR && i <= kRetriesMax; ++i) {
+  for (unsigned i = 0; result == -EINTR && i <= limits::kFileRetriesMax; ++i) {
     result = co_await loop.perform(io);
   }
   if (result >= 0) co_return Result<void>();
@@ -227,12 +217,13 @@ Task<Result<void>> KernelFile::change_allocation(int mode, ByteRange range) {
   Loop& loop = Loop::current();
   unsigned retries = 0;
   while (!range.empty()) {
-    const uint64_t piece_end = (range.offset / kAllocationPiece + 1) * kAllocationPiece;
+    const uint64_t piece_end =
+        (range.offset / limits::kFileAllocationPiece + 1) * limits::kFileAllocationPiece;
     const uint64_t length = std::min(range.end(), piece_end) - range.offset;
     FileIo io = make_io(FileIo::Kind::kAllocate, range.offset, length);
     io.flags = mode;
     const int64_t result = co_await loop.perform(io);
-    if ((result == -EINTR || result == -EAGAIN) && ++retries <= kRetriesMax) continue;
+    if ((result == -EINTR || result == -EAGAIN) && ++retries <= limits::kFileRetriesMax) continue;
     if (result < 0) co_return describe("allocation", static_cast<int>(-result), range);
     retries = 0;
     range = ByteRange(range.offset + length, range.length - length);
@@ -297,6 +288,12 @@ std::optional<Result<void>> KernelFile::try_write(uint64_t offset, Bytes data) {
   if (moved == static_cast<ssize_t>(data.size())) return Result<void>();
   if (moved < 0 && errno == EOPNOTSUPP) nowait_writes_.store(false, std::memory_order_relaxed);
   return std::nullopt;
+}
+
+void KernelFile::forget_unwritten() {
+  // Pages whose writing failed count as clean, and clean pages are what this drops.
+  // Ref: linux mm/fadvise.c; of a block device the kernel drops them when the last one closes it.
+  if (!direct_) ::posix_fadvise(fd_, 0, 0, POSIX_FADV_DONTNEED);
 }
 
 Task<Result<void>> KernelFile::close() {

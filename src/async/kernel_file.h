@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "async/block_file.h"
+#include "base/limits.h"
 #include "base/mutex.h"
 #include "usbd/loop.h"
 
@@ -43,7 +44,7 @@ class KernelFile final : public BlockFile {
     /// The size of a new file, all of it a hole. Units: bytes.
     uint64_t new_size = 0;
     /// How long to wait for another process to let go of the file.
-    Nanos lock_wait = std::chrono::seconds(2);
+    Nanos lock_wait = limits::kFileLockWait;
   };
 
   /// Opens or makes a regular file, or opens a block device, and locks it: against every other
@@ -81,6 +82,7 @@ class KernelFile final : public BlockFile {
   Task<Result<uint64_t>> next_hole(uint64_t offset) override;
   std::optional<Result<void>> try_read(uint64_t offset, MutableBytes data) override;
   std::optional<Result<void>> try_write(uint64_t offset, Bytes data) override;
+  void forget_unwritten() override;
   Task<Result<void>> close() override;
 
  private:

@@ -26,11 +26,11 @@
 #include "async/kernel_file.h"
 #include "base/aligned_buffer.h"
 #include "base/assert.h"
+#include "base/limits.h"
 
 namespace usbd {
 namespace {
 
-constexpr auto kLockRetryEvery = std::chrono::milliseconds(20);
 constexpr mode_t kNewFileMode = 0600;
 /// Good for O_DIRECT on every filesystem that does not say what it needs.
 constexpr uint32_t kDirectAlignmentGuess = 4096;
@@ -95,7 +95,7 @@ Task<Result<std::unique_ptr<KernelFile>>> KernelFile::open(Options options) {
     if (opened) break;
     // A process that was killed holds its files until its last request has come back.
     if (!opened.error().is(Errc::kBusy) || loop.now() >= deadline) co_return opened.error();
-    co_await loop.sleep_for(kLockRetryEvery);
+    co_await loop.sleep_for(limits::kFileLockRetryEvery);
   }
   const Result<void> prepared = file->prepare(options.new_size);
   if (!prepared) {

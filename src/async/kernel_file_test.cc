@@ -113,6 +113,19 @@ TEST_P(KernelFileOnLoop, MakesATerabyteAtOnceAndSparse) {
   EXPECT_EQ(info.st_mode & 0777U, 0600U);
 }
 
+TEST_P(KernelFileOnLoop, ForgetsNothingThatIsOnTheDiskOrOnItsWay) {
+  const auto file = open(options_for(dir_.file("kept"), 1 * kMiB));
+  const std::vector<std::byte> data = random_bytes(100'000, 1);
+  const std::vector<std::byte> more = random_bytes(100'000, 2);
+  ASSERT_TRUE(loop_.run(file->write(5'000, data, {})).has_value());
+  ASSERT_TRUE(loop_.run(file->datasync()).has_value());
+  ASSERT_TRUE(loop_.run(file->write(300'000, more, {})).has_value());
+  file->forget_unwritten();
+  expect_contents(*file, 5'000, data);
+  expect_contents(*file, 300'000, more);
+  ASSERT_TRUE(loop_.run(file->close()).has_value());
+}
+
 TEST_P(KernelFileOnLoop, KeepsAnExistingFileAsItIs) {
   const std::string path = dir_.file("old");
   const std::vector<std::byte> data = random_bytes(10'000, 1);

@@ -47,8 +47,7 @@ class Runtime {
 
   std::vector<std::unique_ptr<EventLoop>> loops_;
   std::vector<std::thread> threads_;
-  /// After the loops: its threads may still be on their way out of a loop's post() when the work
-  /// they posted has run, so they are joined before the loops go.
+  /// After the loops, so that it ends before them: what it still does is posted to a loop.
   WorkerPool blocking_pool_;
 };
 

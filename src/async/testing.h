@@ -66,9 +66,8 @@ class TestLoop {
     loop_->stop();
   }
 
-  std::unique_ptr<EventLoop> loop_;
-  /// After the loop: its threads leave the loop's post() before the loop goes.
   WorkerPool pool_;
+  std::unique_ptr<EventLoop> loop_;
   Scope scope_;
 };
 

@@ -16,13 +16,36 @@ using namespace std::chrono_literals;
 // The loop.
 inline constexpr unsigned kRingEntries = 256;
 inline constexpr unsigned kFileIosInRingMax = 1024;
+/// Events taken from the kernel in one round.
 inline constexpr int kEpollEventsMax = 64;
-/// A coroutine frame above this size is not pooled.
+/// A coroutine frame above this size, in bytes, is not pooled.
 inline constexpr size_t kPooledFrameMax = 2048;
 inline constexpr size_t kPooledFramesPerClassMax = 1024;
 /// File operations of one round that one pool thread does in a row, by count and by bytes.
 inline constexpr unsigned kFileBatchMax = 16;
 inline constexpr uint64_t kFileBatchBytesMax = 512U << 10;
+
+// Files. Devices in memory keep to the same: no call holds a lock or a thread for much over 10 ms.
+/// Bytes that one read or write asks of the kernel, which itself moves less than 2 GiB.
+inline constexpr uint64_t kFileTransferMax = 1U << 30;
+/// Interrupted calls in a row without progress, before a request fails.
+inline constexpr unsigned kFileRetriesMax = 100;
+/// Bytes of one fallocate call: it holds the inode's lock, 10 ms for this much cached data.
+inline constexpr uint64_t kFileAllocationPiece = 256U << 20;
+/// FUA writes of one file at once, each on a descriptor that is kept for the next; those beyond
+/// share one sync instead.
+inline constexpr unsigned kFileFuaWritesMax = 32;
+/// Bytes of memory for a direct request whose own memory is not aligned.
+inline constexpr size_t kFileBounceBytes = 1U << 20;
+/// Searches for holes in a row before other work of the loop gets its turn.
+inline constexpr unsigned kFileSeeksPerTurn = 32;
+/// How long a file that another process has locked is tried for, and how often.
+inline constexpr auto kFileLockWait = 2s;
+inline constexpr auto kFileLockRetryEvery = 20ms;
+/// Bytes of memory given back by one call: about 10 ms if all of it is taken.
+inline constexpr uint64_t kMemoryReleasePiece = 64U << 20;
+/// Bytes zeroed in place at once: under 2 ms if their pages must be taken first.
+inline constexpr uint64_t kMemoryZeroPiece = 2U << 20;
 
 // Threads.
 inline constexpr unsigned kLoopsDefaultMax = 4;
@@ -45,8 +68,81 @@ inline constexpr uint64_t kSlowConnectionBytes = 256U << 10;
 
 // Connections.
 inline constexpr unsigned kConnectionsMax = 1024;
+/// Connections that may be in the handshake; beyond, the oldest of them is closed.
 inline constexpr unsigned kHandshakesMax = 256;
 inline constexpr auto kHandshakeTimeout = 10s;
+/// Bytes that all connections together may have received and not started yet, and what each may
+/// receive at least.
+inline constexpr size_t kReceivedTotalMax = 32U << 20;
+inline constexpr size_t kReceiveBytesMin = 16U << 10;
+
+// The handshake of one connection.
+/// Bytes of one option; longer ones are skipped and refused.
+inline constexpr uint32_t kOptionBytesMax = 64U << 10;
+/// Bytes that a client sends before transmission; announcing more closes the connection.
+inline constexpr uint64_t kNegotiationBytesMax = 1U << 20;
+inline constexpr uint32_t kOptionsMax = 1024;
+/// Queries of one metadata context option, and items of one information option.
+inline constexpr uint32_t kQueriesMax = 256;
+inline constexpr uint32_t kInfoRequestsMax = 256;
+
+// Listening.
+/// Connections taken before the loop does other work.
+inline constexpr int kAcceptsPerRound = 16;
+/// How long a listener pauses when descriptors or memory have run out.
+inline constexpr auto kAcceptPause = 100ms;
+/// A TCP peer that vanished without a word is noticed after about two minutes.
+inline constexpr auto kTcpKeepIdle = 60s;
+inline constexpr auto kTcpKeepInterval = 10s;
+inline constexpr int kTcpKeepProbes = 6;
+/// Waits for another server that is at this moment looking at the same folder: one second.
+inline constexpr int kFolderLockTries = 100;
+inline constexpr auto kFolderLockPause = 10ms;
+/// With port 0 and several addresses: how often to ask for a port that is free on all of them.
+inline constexpr int kSharedPortTries = 8;
+
+// A kernel device.
+/// How long one that is not connected, yet open somewhere, is waited for: udev looks into every
+/// device for a moment.
+inline constexpr auto kKernelBusyPatience = 3s;
+inline constexpr auto kKernelBusyPoll = 50ms;
+/// How long the node of a device just made may take to appear.
+inline constexpr auto kKernelNodePatience = 10s;
+/// How long NBD_DO_IT may take to make the device visible.
+inline constexpr auto kKernelStartPatience = 5s;
+/// How long a disconnected device may take to be free again.
+inline constexpr auto kKernelReleasePatience = 2s;
+/// How often sysfs and /dev are looked at in these waits.
+inline constexpr auto kKernelPoll = 5ms;
+/// Sessions of one device whose socket is dead and which have not ended; with more of them dead
+/// sockets are replaced slowly.
+inline constexpr size_t kKernelUnfinishedMax = 64;
+/// Between two attempts to replace a dead socket: at first, at most, and with too many unfinished.
+inline constexpr auto kKernelReplaceMin = 10ms;
+inline constexpr auto kKernelReplaceMax = 1000ms;
+inline constexpr auto kKernelReplaceCrowded = 60s;
+/// Failed calls in a row for one socket, after which the device counts as lost.
+inline constexpr unsigned kKernelFailuresMax = 8;
+/// Sockets of one device by default and at most: the driver puts no bound on it, and needs none
+/// above the CPUs.
+inline constexpr unsigned kKernelConnectionsDefaultMax = 4;
+inline constexpr unsigned kKernelConnectionsMax = 64;
+
+// Stopping.
+/// How long connections get to take the answers to what they have asked.
 inline constexpr auto kDrainTimeout = 10s;
+/// How often it is said that requests in the device are still waited for.
+inline constexpr auto kDeviceWaitReportEvery = 10s;
+/// How often a kernel device that is in use is looked at again.
+inline constexpr auto kKernelReleasePoll = 200ms;
+/// What syncing a kernel device that nobody uses gets however little time there is.
+inline constexpr auto kKernelSyncMin = 3s;
+/// What answering, the last flush and closing get, after the wait for a kernel device.
+inline constexpr auto kCloseTimeout = 60s;
+/// Signals closer together are one: a terminal, sudo and timeout may each pass a Ctrl+C on.
+inline constexpr auto kSameSignal = 100ms;
+
+/// Bytes of a configuration or key file, which is read whole.
+inline constexpr size_t kTextFileMax = 1U << 20;
 
 }  // namespace usbd::limits

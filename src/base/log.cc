@@ -4,18 +4,11 @@
 
 #include "base/log.h"
 
-#include <cstdio>
-#include <string>
-
 namespace usbd::log {
 namespace {
 
 Sink& sink() {
-  static Sink current = [](Level level, std::string_view line) {
-    static constexpr const char* kNames[] = {"debug", "info", "warning", "error"};
-    const std::string text = fmt::format("usbd: {}: {}\n", kNames[static_cast<int>(level)], line);
-    std::fwrite(text.data(), 1, text.size(), stderr);
-  };
+  static Sink current;
   return current;
 }
 
@@ -26,7 +19,7 @@ void set_sink(Sink replacement) {
 }
 
 void write(Level level, std::string_view line) {
-  sink()(level, line);
+  if (const Sink& current = sink()) current(level, line);
 }
 
 bool Limiter::allow(std::chrono::nanoseconds now, uint64_t& held_back) {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Logging for everything below the daemon: one process-wide sink, which the daemon replaces with
-// the form the user asked for. Errors of I/O go through a Limiter, so that a failing device does
-// not fill the disk that its log is on.
+// the form the user asked for. In somebody else's program nothing is written until it sets a sink:
+// its standard streams are not ours. Errors of I/O go through a Limiter, so that a failing device
+// does not fill the disk that its log is on.
 
 #pragma once
 
@@ -21,7 +22,8 @@ enum class Level : uint8_t { kDebug, kInfo, kWarning, kError };
 
 using Sink = std::function<void(Level, std::string_view)>;
 
-/// Replaces the sink (default: lines to stderr). Threads: before any other thread logs.
+/// Replaces the sink. None, which is the default: lines are dropped.
+/// Threads: before any other thread logs.
 void set_sink(Sink sink);
 /// Hands one line, without its newline, to the sink. Threads: any.
 void write(Level level, std::string_view line);

@@ -7,7 +7,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
-#include "daemon/units.h"
+#include "base/units.h"
 
 namespace usbd::daemon {
 namespace {

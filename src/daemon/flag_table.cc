@@ -5,9 +5,9 @@
 #include "daemon/flag_table.h"
 
 #include "base/limits.h"
+#include "base/units.h"
 #include "daemon/export_spec.h"
 #include "daemon/objstore_flags.h"
-#include "daemon/units.h"
 #include "layers/layers.h"
 
 namespace usbd::daemon {
@@ -83,6 +83,14 @@ void add_general(std::vector<FlagSpec>& table) {
                    .value_name = "DURATION",
                    .fallback = "30s",
                    .help = "How long a stop waits for whoever holds the device to release it."});
+  table.push_back({.name = "close-timeout",
+                   .kind = Kind::kDuration,
+                   .value_name = "DURATION",
+                   .fallback = "1m0s",
+                   .help = "How long a stop then waits for the device to answer what is in flight "
+                           "and to flush. After that the process ends all the same, and says what "
+                           "was left.",
+                   .least = kSecond});
   table.push_back({.name = "threads",
                    .kind = Kind::kCount,
                    .value_name = "N",

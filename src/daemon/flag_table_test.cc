@@ -44,6 +44,7 @@ TEST_F(FlagTable, HasEveryFlagOfTheInterfaceOnce) {
                                           "state-dir",
                                           "lock-memory",
                                           "stop-timeout",
+                                          "close-timeout",
                                           "threads",
                                           "dev-type",
                                           "create",
@@ -101,6 +102,7 @@ TEST_F(FlagTable, HasTheDefaultsOfTheInterface) {
   EXPECT_EQ(defaults.count("nbd-max-devs"), 32U);
   EXPECT_EQ(defaults.text("create"), "auto");
   EXPECT_EQ(defaults.duration("stop-timeout"), seconds(30));
+  EXPECT_EQ(defaults.duration("close-timeout"), seconds(60));
   EXPECT_EQ(defaults.duration("nbd-timeout"), seconds(60));
   EXPECT_EQ(defaults.duration("nbd-dead-timeout"), minutes(10));
   EXPECT_EQ(defaults.count("block-size"), 4096U);
@@ -183,6 +185,7 @@ TEST_F(FlagTable, RefusesBadValues) {
                            "-objstore-flushmode=never",
                            "-objstore-fencing=maybe",
                            "-stop-timeout=soon",
+                           "-close-timeout=0",
                            "-nbd-timeout=0",
                            "-max-connections=0",
                            "-threads=257",

@@ -13,7 +13,7 @@
 #include <fmt/ranges.h>
 
 #include "base/assert.h"
-#include "daemon/units.h"
+#include "base/units.h"
 
 namespace usbd::daemon {
 namespace {

@@ -82,9 +82,11 @@ Result<std::unique_ptr<Frontends>> Frontends::open(Runtime& runtime, Export& ser
 }
 
 Frontends::~Frontends() {
+  if (closed_) return;
   std::stop_source hurry;
   hurry.request_stop();
-  if (!closed_) close(std::chrono::nanoseconds(0), hurry.get_token());
+  release(std::chrono::nanoseconds(0), hurry.get_token());
+  close(hurry.get_token());
 }
 
 Result<void> Frontends::open_one(const ExportSpec& spec, const std::string& id,
@@ -107,6 +109,12 @@ Result<void> Frontends::open_one(const ExportSpec& spec, const std::string& id,
 Result<void> Frontends::open_auto(const std::string& id, const std::function<void()>& on_lost) {
   const Result<void> kernel = open_kernel(id, on_lost);
   if (kernel) return {};
+  // Who gets a socket where a device was to be had would look for the reason in the wrong place.
+  if (!nbd::is_unavailable(kernel.error())) {
+    return Error(kernel.error().code(),
+                 fmt::format("-export=auto: {} (-export=unix:PATH does without the kernel)",
+                             explain(kernel.error())));
+  }
   const std::string why = fmt::format(
       "no kernel nbd device ({}), and no ublk (this build has none)", explain(kernel.error()));
   const std::filesystem::path path =
@@ -134,14 +142,16 @@ Result<void> Frontends::start() {
   return runtime_.run(start_server(*server_));
 }
 
-std::vector<std::string> Frontends::close(std::chrono::nanoseconds timeout,
-                                          const std::stop_token& hurry) {
-  closed_ = true;
+std::vector<std::string> Frontends::release(std::chrono::nanoseconds timeout,
+                                            const std::stop_token& hurry) {
   std::vector<std::string> left;
   if (kernel_ && !kernel_->release(timeout, hurry)) left.push_back(kernel_->path());
-  const Nanos drain = hurry.stop_requested() ? Nanos(0) : Nanos(limits::kDrainTimeout);
-  runtime_.run(server_->stop(drain));
   return left;
+}
+
+void Frontends::close(const std::stop_token& hurry) {
+  closed_ = true;
+  runtime_.run(server_->stop(limits::kDrainTimeout, hurry));
 }
 
 }  // namespace usbd::daemon

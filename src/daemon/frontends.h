@@ -37,7 +37,7 @@ class Frontends {
   static Result<std::unique_ptr<Frontends>> open(Runtime& runtime, Export& served,
                                                  const ServeOptions& options, const std::string& id,
                                                  const std::function<void()>& on_lost);
-  /// Closes, waiting for nobody, unless close() did.
+  /// Releases and closes, waiting for nobody, unless close() did.
   ~Frontends();
   Frontends(const Frontends&) = delete;
   Frontends& operator=(const Frontends&) = delete;
@@ -47,15 +47,17 @@ class Frontends {
   /// What "auto" came to and why, for the log; empty if it came to the first choice.
   [[nodiscard]] const std::string& note() const { return note_; }
 
-  /// Lets the kernel device go (KernelNode::release), then ends the network's sessions.
-  /// Returns the kernel devices that were left waiting.
-  std::vector<std::string> close(std::chrono::nanoseconds timeout, const std::stop_token& hurry);
+  /// Lets the kernel device go (KernelNode::release). Returns those that were left waiting.
+  std::vector<std::string> release(std::chrono::nanoseconds timeout, const std::stop_token& hurry);
+  /// Ends all sessions (nbd::Server::stop). Order: after release(). The last call.
+  void close(const std::stop_token& hurry);
 
  private:
   Frontends(Runtime& runtime, Export& served, const ServeOptions& options, nbd::ExportList exports);
 
   Result<void> open_one(const ExportSpec& spec, const std::string& id,
                         const std::function<void()>& on_lost);
+  /// A kernel device; if this machine or process can have none, a unix socket.
   Result<void> open_auto(const std::string& id, const std::function<void()>& on_lost);
   Result<void> open_kernel(const std::string& id, const std::function<void()>& on_lost);
   Result<void> start();

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The sync of a held device has a thread of its own: it takes as long as the device takes, and the
-// wait must end in time all the same.
+// No thread of this process syncs while it is not known that the device answers: see SyncProcess.
 
 #include "daemon/kernel_node.h"
 
@@ -11,8 +10,9 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/limits.h"
 #include "base/log.h"
-#include "daemon/units.h"
+#include "base/units.h"
 #include "frontends/nbd/export_list.h"
 
 namespace usbd::daemon {
@@ -20,8 +20,6 @@ namespace {
 
 using std::chrono::milliseconds;
 using std::chrono::steady_clock;
-
-constexpr milliseconds kLookEvery{200};
 
 nbd::DriverChoice driver_of(ServeOptions::NbdDriver driver) {
   switch (driver) {
@@ -70,6 +68,13 @@ Result<std::unique_ptr<nbd::KernelAttach>> attach_one_of(const std::vector<std::
   return *std::move(busy);
 }
 
+/// Whether release() may go on waiting after `waited`.
+bool may_wait(std::chrono::nanoseconds waited, bool held, std::chrono::nanoseconds timeout,
+              const std::stop_token& hurry) {
+  if (!held && waited < limits::kKernelSyncMin) return true;
+  return waited < timeout && !hurry.stop_requested();
+}
+
 }  // namespace
 
 Result<std::unique_ptr<KernelNode>> KernelNode::attach(nbd::Server& server, const ExportInfo& info,
@@ -92,48 +97,63 @@ Result<std::unique_ptr<KernelNode>> KernelNode::attach(nbd::Server& server, cons
 }
 
 bool KernelNode::release(std::chrono::nanoseconds timeout, const std::stop_token& hurry) {
-  if (fate_->lost) {
-    attach_->abandon();
-    return true;
-  }
-  const steady_clock::time_point deadline = steady_clock::now() + timeout;
-  const Result<void> detached = attach_->detach();
-  if (!detached && detached.error().is(Errc::kBusy)) {
-    log::warning("{}; waiting up to {} for its release, a second signal ends the wait",
-                 detached.error().context(), format_duration(timeout));
-    return wait_for_release(deadline, hurry);
-  }
-  if (!detached) log::error("{}: {}", path(), detached.error().message());
-  return true;
-}
-
-bool KernelNode::wait_for_release(steady_clock::time_point deadline, const std::stop_token& hurry) {
-  sync_ = std::async(std::launch::async, [this] { return attach_->sync(); });
-  while (steady_clock::now() < deadline && !hurry.stop_requested()) {
-    if (sync_.valid() && sync_.wait_for(kLookEvery) != std::future_status::ready) continue;
-    if (sync_.valid()) {
-      const Result<void> synced = sync_.get();
-      if (!synced) log::error("{}: {}", path(), synced.error().message());
-    }
+  const steady_clock::time_point begun = steady_clock::now();
+  bool held = attach_->held();
+  if (held) say_who_holds(timeout);
+  start_sync();
+  do {
     if (fate_->lost) {
       attach_->abandon();
       return true;
     }
-    const Result<void> detached = attach_->detach();
-    if (detached) return true;
-    if (!detached.error().is(Errc::kBusy)) {
-      log::error("{}: {}", path(), detached.error().message());
-      return true;
-    }
-    std::this_thread::sleep_for(kLookEvery);
-  }
+    if (!synced(limits::kKernelReleasePoll)) continue;
+    if (try_to_detach() == Step::kDetached) return true;
+    if (!held) say_who_holds(timeout);
+    held = true;
+    std::this_thread::sleep_for(limits::kKernelReleasePoll);
+  } while (may_wait(steady_clock::now() - begun, held, timeout, hurry));
   leave_waiting();
   return false;
 }
 
+void KernelNode::say_who_holds(std::chrono::nanoseconds timeout) {
+  const std::vector<std::string> who = attach_->holders();
+  log::warning(
+      "{} is in use: {}; waiting up to {} for its release, a second signal ends the wait", path(),
+      who.empty() ? "somebody holds it exclusively" : fmt::format("{}", fmt::join(who, ", ")),
+      format_duration(timeout));
+}
+
+void KernelNode::start_sync() {
+  Result<std::unique_ptr<nbd::SyncProcess>> started = attach_->start_sync();
+  if (started) {
+    sync_ = *std::move(started);
+  } else {
+    log::error("{} is not synced: {}", path(), started.error().message());
+  }
+}
+
+bool KernelNode::synced(milliseconds patience) {
+  if (!sync_) return true;
+  const std::optional<Result<void>> ended = sync_->wait(patience);
+  if (!ended) return false;
+  if (!*ended) log::error("syncing {}: {}", path(), ended->error().message());
+  sync_.reset();
+  return true;
+}
+
+KernelNode::Step KernelNode::try_to_detach() {
+  const Result<void> detached = attach_->detach();
+  if (detached) return Step::kDetached;
+  if (detached.error().is(Errc::kBusy)) return Step::kAgain;
+  log::error("{}: {}", path(), detached.error().message());
+  return Step::kDetached;
+}
+
 void KernelNode::leave_waiting() {
   const std::string who = fmt::format("{}", fmt::join(attach_->holders(), ", "));
-  if (sync_.valid()) log::error("{}: syncing it has not finished in time", path());
+  if (sync_) log::error("syncing {} has not ended in time: its device does not answer", path());
+  sync_.reset();
   const bool waits = attach_->can_outlive_daemon();
   attach_->abandon();
   log::warning("{} is still in use{}{}: {}; once it is unused, remove it with: {}", path(),

@@ -8,8 +8,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <cstdint>
 #include <functional>
-#include <future>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -37,9 +37,10 @@ class KernelNode {
   /// Such as "/dev/nbd0".
   [[nodiscard]] const std::string& path() const { return attach_->device_path(); }
 
-  /// Detaches the device. While somebody holds it: says who, syncs it, and waits until it is
-  /// released, `timeout` is over or `hurry` is requested; then leaves it waiting. The last call.
-  /// Returns whether it is detached.
+  /// Syncs the device and detaches it. While somebody holds it: says who, and waits until it is
+  /// released, `timeout` is over or `hurry` is requested; then leaves it waiting, also if it is the
+  /// sync that has not ended: one that nobody holds is given limits::kKernelSyncMin for it at
+  /// least. The last call. Returns whether it is detached.
   bool release(std::chrono::nanoseconds timeout, const std::stop_token& hurry);
 
  private:
@@ -49,8 +50,13 @@ class KernelNode {
   };
   explicit KernelNode(std::shared_ptr<Fate> fate) : fate_(std::move(fate)) {}
 
-  bool wait_for_release(std::chrono::steady_clock::time_point deadline,
-                        const std::stop_token& hurry);
+  enum class Step : uint8_t { kAgain, kDetached };
+
+  void start_sync();
+  /// Whether the sync has ended, at the latest after `patience`.
+  bool synced(std::chrono::milliseconds patience);
+  Step try_to_detach();
+  void say_who_holds(std::chrono::nanoseconds timeout);
   void leave_waiting();
 
   /// Shared with the attach, which may call when this is on its way out.
@@ -58,8 +64,8 @@ class KernelNode {
   /// Outlives the attach.
   std::unique_ptr<nbd::SocketSink> sink_;
   std::unique_ptr<nbd::KernelAttach> attach_;
-  /// The sync of a held device; it ends before the attach does.
-  std::future<Result<void>> sync_;
+  /// The sync that is running.
+  std::unique_ptr<nbd::SyncProcess> sync_;
 };
 
 }  // namespace usbd::daemon

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The main thread only waits for signals; whatever may take long while stopping runs on a thread
-// beside it, so that a second signal is heard. A third one ends the process where it stands.
+// beside it, so that a second signal is heard. A third one ends the process where it stands, and so
+// does the main thread when the time of a stop is over: nothing else helps against a device that
+// has a request and does not come back.
 
 #include "daemon/program.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdio>
@@ -18,6 +21,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "daemon/describe.h"
 #include "daemon/flag_table.h"
@@ -29,9 +33,18 @@
 namespace usbd::daemon {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 constexpr std::chrono::milliseconds kForEver{-1};
-/// Signals closer together are one: a terminal, sudo and timeout may each pass a Ctrl+C on.
-constexpr std::chrono::milliseconds kSameSignal{100};
+/// More than any process lives; what is longer might overflow a clock.
+constexpr std::chrono::hours kVeryLong(24 * 365 * 20);
+
+/// For Signals::wait(): at most a while, after which the caller looks again.
+std::chrono::milliseconds left_until(Clock::time_point deadline) {
+  const auto left = std::chrono::ceil<std::chrono::milliseconds>(deadline - Clock::now());
+  return std::clamp<std::chrono::milliseconds>(left, std::chrono::milliseconds(0),
+                                               std::chrono::minutes(1));
+}
 
 void print(std::FILE* to, std::string_view text) {
   std::fwrite(text.data(), 1, text.size(), to);
@@ -138,27 +151,45 @@ class Program {
       done = true;
       signals_.interrupt();
     });
-    auto last_asked = std::chrono::steady_clock::now();
-    for (unsigned asked = 0; !done;) {
-      const Signals::Event event = signals_.wait(kForEver);
-      if (event == Signals::Event::kStatistics) {
-        log::info("{} statistics: {}", name_, service_->summary());
-      }
-      if (event != Signals::Event::kStop || done) continue;
-      const auto now = std::chrono::steady_clock::now();
-      if (now - std::exchange(last_asked, now) >= kSameSignal) hurry(++asked);
-    }
+    wait_for_stop(done);
     stopper.join();
     return *std::move(stopped);
   }
 
-  void hurry(unsigned asked) {
-    if (asked > 1) {
-      log::error("{} ended at once; data that was not flushed is lost", name_);
-      ::_exit(kExitFailed);
+  /// Hears further signals until `done`, and sees to it that the process ends in time.
+  void wait_for_stop(const std::atomic<bool>& done) {
+    Clock::time_point last_asked = Clock::now();
+    Clock::time_point deadline = last_asked + close_time() +
+                                 std::min<Clock::duration>(settings_.serve.stop_timeout, kVeryLong);
+    for (unsigned asked = 0; !done;) {
+      const Signals::Event event = signals_.wait(left_until(deadline));
+      const Clock::time_point now = Clock::now();
+      if (event == Signals::Event::kStatistics) {
+        log::info("{} statistics: {}", name_, service_->summary());
+      }
+      if (done) return;
+      if (now >= deadline) end_at_once("in time (-close-timeout)");
+      if (event != Signals::Event::kStop) continue;
+      if (now - std::exchange(last_asked, now) < limits::kSameSignal) continue;
+      if (++asked > 1) end_at_once("when it was told to end at once");
+      deadline = std::min(deadline, now + close_time());
+      log::warning("{} is hurrying: it waits for nobody any more", name_);
+      service_->hurry();
     }
-    log::warning("{} is hurrying: it waits for nobody any more", name_);
-    service_->hurry();
+  }
+
+  /// Room for the rest of a stop once nobody waits for the release of a kernel device.
+  [[nodiscard]] Clock::duration close_time() const {
+    return limits::kKernelSyncMin +
+           std::min<Clock::duration>(settings_.process.close_timeout, kVeryLong);
+  }
+
+  /// For a device, or a kernel, that does not come back: what waits for it cannot be taken apart.
+  [[noreturn]] void end_at_once(std::string_view when) {
+    log::error("{} has not stopped {}: {}", name_, when, service_->waits_for());
+    log::error("{} ended at once; data that was not flushed may be lost", name_);
+    pidfile_.reset();
+    ::_exit(kExitFailed);
   }
 
   const std::string name_;

@@ -64,6 +64,7 @@ static_assert(static_cast<int>(LogLevel::kDebug) == static_cast<int>(log::Level:
 }  // namespace
 
 void set_log_sink(std::function<void(LogLevel, std::string_view)> sink) {
+  if (!sink) return log::set_sink({});
   log::set_sink([sink = std::move(sink)](log::Level level, std::string_view line) {
     sink(static_cast<LogLevel>(level), line);
   });

@@ -190,6 +190,19 @@ TEST_F(ServerTest, RefusesBadOptionsBeforeItTouchesTheDevice) {
   EXPECT_FALSE(fate.closed);
 }
 
+TEST_F(ServerTest, AutoHidesNoErrorButTheLackOfAKernelDevice) {
+  options.exports = {"auto"};
+  options.socket_directory = directory;
+  options.nbd_timeout = std::chrono::hours(24 * 400);
+  const Result<std::unique_ptr<Server>> server = start();
+  ASSERT_FALSE(server);
+  EXPECT_TRUE(server.error().is(Errc::kInvalid));
+  EXPECT_THAT(server.error().message(), HasSubstr("-export=auto"));
+  EXPECT_THAT(server.error().message(), HasSubstr("request timeout"));
+  EXPECT_THAT(server.error().message(), HasSubstr("-export=unix:PATH"));
+  EXPECT_FALSE(std::filesystem::exists(directory + "/vol.sock"));
+}
+
 TEST_F(ServerTest, PutsLayersOverTheDevice) {
   options.layers = {"readonly"};
   const std::unique_ptr<Server> server = started();
@@ -216,6 +229,20 @@ TEST_F(ServerTest, LogsWhereItIsTold) {
   started().reset();
   set_log_sink([](LogLevel, std::string_view) {});
   EXPECT_THAT(lines, testing::Contains(HasSubstr("stats")));
+}
+
+TEST_F(ServerTest, WritesOnNoStandardStreamUnlessAsked) {
+  set_log_sink({});
+  options.layers = {"stats"};
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  {
+    const std::unique_ptr<Server> server = started();
+    EXPECT_EQ(greeting(), "NBDMAGIC");
+    EXPECT_FALSE(start()) << "the socket is taken";
+  }
+  EXPECT_EQ(testing::internal::GetCapturedStdout(), "");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
 TEST_F(ServerTest, RefusesASocketThatSomebodyServes) {

@@ -74,7 +74,7 @@ Result<void> Service::open_frontends() {
 Service::~Service() {
   if (stopped_ || !device_) return;
   hurry();
-  if (frontends_) frontends_->close(std::chrono::nanoseconds(0), hurry_.get_token());
+  frontends_.reset();
   const Result<void> closed = close_device();
   if (!closed) log::error("closing the device: {}", closed.error().message());
 }
@@ -110,10 +110,26 @@ Result<StopReport> Service::stop() {
   USBD_ASSERT(!stopped_);
   stopped_ = true;
   StopReport report;
-  report.left_waiting = frontends_->close(options_.stop_timeout, hurry_.get_token());
+  report.left_waiting = frontends_->release(options_.stop_timeout, hurry_.get_token());
+  step_ = Step::kAnswer;
+  frontends_->close(hurry_.get_token());
+  step_ = Step::kClose;
   report.statistics = statistics();
   USBD_TRY_VOID(close_device());
   return report;
+}
+
+std::string Service::waits_for() const {
+  switch (step_.load()) {
+    case Step::kRelease:
+      return "its kernel device is not released";
+    case Step::kAnswer:
+      return fmt::format("the device has not answered {} requests, and nothing was flushed after",
+                         export_->stats().snapshot().in_flight);
+    case Step::kClose:
+      break;
+  }
+  return "the last flush of the volume has not ended";
 }
 
 Result<void> Service::close_device() {

@@ -6,7 +6,9 @@
 
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -46,11 +48,16 @@ class Service final : public Server {
   [[nodiscard]] const std::string& description() const { return description_; }
   /// Frontends::note.
   [[nodiscard]] const std::string& note() const { return frontends_->note(); }
+  /// What a stop() that is under way waits for, as a phrase for the log. Threads: any.
+  [[nodiscard]] std::string waits_for() const;
   /// One line of statistics for people.
   [[nodiscard]] std::string summary() const { return export_->stats().snapshot().summary(); }
   [[nodiscard]] bool uses_uring() const { return runtime_->uses_uring(); }
 
  private:
+  /// How far a stop is.
+  enum class Step : uint8_t { kRelease, kAnswer, kClose };
+
   Service(ServeOptions options, std::function<void()> on_lost);
 
   Result<void> open(const VolumeOpener& opener);
@@ -75,6 +82,7 @@ class Service final : public Server {
   std::unique_ptr<Export> export_;
   std::unique_ptr<Frontends> frontends_;
   bool stopped_ = false;
+  std::atomic<Step> step_{Step::kRelease};
 };
 
 }  // namespace usbd::daemon

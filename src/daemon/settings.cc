@@ -102,6 +102,7 @@ Result<Settings> to_settings(const FlagValues& values) {
   settings.process.log_format = log_format_of(values.text("log-format"));
   settings.process.pidfile = values.text("pidfile");
   settings.process.lock_memory = values.on("lock-memory");
+  settings.process.close_timeout = values.duration("close-timeout");
   USBD_TRY_VOID(check_directory(settings.volume.directory));
   USBD_TRY_VOID(plan_exports(settings.serve.exports, values.text("device")));
   if (settings.volume.type == "objstore") USBD_TRY_VOID(check_objstore(values));

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "daemon/flags.h"
 #include "daemon/logging.h"
 #include "usbd/serve.h"
@@ -40,6 +41,8 @@ struct ProcessSettings {
   LogFormat log_format = LogFormat::kText;
   std::string pidfile = {};
   bool lock_memory = false;
+  /// How long the last of the stop may take, from the end of ServeOptions::stop_timeout.
+  std::chrono::nanoseconds close_timeout = limits::kCloseTimeout;
 };
 
 struct Settings {

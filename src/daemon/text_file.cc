@@ -12,6 +12,7 @@
 
 #include <fmt/format.h>
 
+#include "base/limits.h"
 #include "base/unique_fd.h"
 
 namespace usbd::daemon {
@@ -40,7 +41,7 @@ Result<std::string> read_text_file(const std::string& path) {
     if (got < 0) return Error::from_errno(errno, fmt::format("cannot read \"{}\"", path));
     if (got == 0) return text;
     text.append(chunk, static_cast<size_t>(got));
-    if (text.size() > kTextFileMax) {
+    if (text.size() > limits::kTextFileMax) {
       return Error(Errc::kOverflow, fmt::format("\"{}\" is larger than 1 MiB", path));
     }
   }

@@ -13,11 +13,9 @@
 
 namespace usbd::daemon {
 
-/// The largest file that is read whole. Units: bytes.
-inline constexpr size_t kTextFileMax = 1U << 20;
-
 /// The contents of a regular file, a pipe or a file of /proc.
-/// Errors: what open and read said, kOverflow (over kTextFileMax); the context names the file.
+/// Errors: what open and read said, kOverflow (over limits::kTextFileMax); the context names the
+/// file.
 Result<std::string> read_text_file(const std::string& path);
 
 /// Replaces the file by `text` in one step: who reads it sees the old text or all of the new.

@@ -13,7 +13,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
-#include "daemon/units.h"
+#include "base/units.h"
 #include "devices/file/file_device.h"
 #include "devices/memory/memory_device.h"
 

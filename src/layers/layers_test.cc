@@ -13,6 +13,7 @@
 #include "async/sim_loop.h"
 #include "base/log.h"
 #include "layers/fault_layer.h"
+#include "layers/spec.h"
 #include "layers/stats_layer.h"
 
 namespace usbd {
@@ -118,7 +119,8 @@ class LayerTest : public ::testing::Test {
 TEST(Layers, ChecksASpecWithoutADevice) {
   for (const char* good :
        {"readonly", "stats", "delay:read=10ms", "delay:all=stall,for=1m30s", "delay:flush=0",
-        "fault", "fault:op=write+trim,error=ENOSPC,rate=0.5,after=1,count=2,range=1M+4K,seed=9"}) {
+        "fault",
+        "fault:op=write+trim,error=ENOSPC,rate=0.5,after=1,count=2,range=1MiB+4KiB,seed=9"}) {
     EXPECT_TRUE(check_layer(good).has_value()) << good;
   }
 }
@@ -150,7 +152,11 @@ TEST(Layers, SaysWhatIsWrongWithASpec) {
       {"fault:range=5", "OFFSET+LENGTH"},
       {"fault:range=5+0", "OFFSET+LENGTH"},
       {"fault:range=1X+5", "OFFSET+LENGTH"},
-      {"fault:range=99999999T+5", "OFFSET+LENGTH"},
+      {"fault:range=9999999TiB+5", "OFFSET+LENGTH"},
+      {"fault:range=+5", "OFFSET+LENGTH"},
+      {"fault:range=5+", "OFFSET+LENGTH"},
+      {"delay:all=5", "duration"},
+      {"delay:all=-5s", "duration"},
   };
   for (const auto& [spec, expected] : cases) {
     const Result<void> checked = check_layer(spec);
@@ -239,12 +245,22 @@ TEST_F(LayerTest, LeavesTheDeviceUntouchedByAFault) {
 }
 
 TEST_F(LayerTest, FailsOnlyInItsRange) {
-  make("fault:range=64K+4K");
+  make("fault:range=64KiB+4KiB");
   EXPECT_TRUE(read(60 << 10).has_value());
   EXPECT_FALSE(read(64 << 10).has_value());
   EXPECT_FALSE(read((60 << 10) + 1).has_value());
   EXPECT_TRUE(read(68 << 10).has_value());
   EXPECT_TRUE(run(device_->flush()).has_value());
+}
+
+TEST_F(LayerTest, ReadsSizesAndDurationsAsTheDaemonsFlagsDo) {
+  const Result<LayerSpec> spec =
+      LayerSpec::parse("x:decimal=1K+2k,binary=1.5KiB+64 ki,wait=1.5h,plus=+1s");
+  ASSERT_TRUE(spec.has_value());
+  EXPECT_EQ(**spec->range("decimal"), ByteRange(1000, 2000));
+  EXPECT_EQ(**spec->range("binary"), ByteRange(1536, 64 << 10));
+  EXPECT_EQ(**spec->duration("wait"), 90min);
+  EXPECT_EQ(**spec->duration("plus"), 1s);
 }
 
 TEST_F(LayerTest, FailsEveryKindOfRequest) {

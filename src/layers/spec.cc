@@ -4,68 +4,25 @@
 
 #include "layers/spec.h"
 
-#include <array>
 #include <charconv>
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+
+#include "base/units.h"
 
 namespace usbd {
 namespace {
 
 using std::chrono::nanoseconds;
 
-struct Unit {
-  std::string_view name;
-  uint64_t factor;
-};
-constexpr std::array<Unit, 6> kTimeUnits{{{"ns", 1},
-                                          {"us", 1'000},
-                                          {"ms", 1'000'000},
-                                          {"s", 1'000'000'000},
-                                          {"m", 60'000'000'000},
-                                          {"h", 3'600'000'000'000}}};
-constexpr std::array<Unit, 5> kSizeUnits{
-    {{"", 1}, {"K", 1U << 10}, {"M", 1U << 20}, {"G", 1U << 30}, {"T", uint64_t{1} << 40}}};
-
-/// Reads digits from the front of `text` and removes them.
-std::optional<uint64_t> take_number(std::string_view& text) {
+/// A whole number, to its last character.
+std::optional<uint64_t> whole_number(std::string_view text) {
   uint64_t value = 0;
-  const auto [stop, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || stop == text.data()) return std::nullopt;
-  text.remove_prefix(static_cast<size_t>(stop - text.data()));
+  const char* const end = text.data() + text.size();
+  const auto [stop, error] = std::from_chars(text.data(), end, value);
+  if (error != std::errc() || stop != end) return std::nullopt;
   return value;
-}
-
-/// `value` times the unit that `name` is, if it is one and the product is below 2^63.
-template <size_t N>
-std::optional<uint64_t> scaled(uint64_t value, std::string_view name,
-                               const std::array<Unit, N>& units) {
-  for (const Unit& unit : units) {
-    if (unit.name != name) continue;
-    if (value > INT64_MAX / unit.factor) return std::nullopt;
-    return value * unit.factor;
-  }
-  return std::nullopt;
-}
-
-std::optional<uint64_t> parse_bytes(std::string_view text) {
-  const std::optional<uint64_t> value = take_number(text);
-  return value ? scaled(*value, text, kSizeUnits) : std::nullopt;
-}
-
-std::optional<nanoseconds> parse_duration(std::string_view text) {
-  if (text == "0") return nanoseconds(0);
-  uint64_t total = 0;
-  do {
-    const std::optional<uint64_t> value = take_number(text);
-    const std::string_view unit = text.substr(0, text.find_first_of("0123456789"));
-    const std::optional<uint64_t> part = value ? scaled(*value, unit, kTimeUnits) : std::nullopt;
-    if (!part || *part > INT64_MAX - total) return std::nullopt;
-    total += *part;
-    text.remove_prefix(unit.size());
-  } while (!text.empty());
-  return nanoseconds(static_cast<int64_t>(total));
 }
 
 }  // namespace
@@ -132,18 +89,17 @@ std::optional<std::string> LayerSpec::text(std::string_view key) const {
 Result<std::optional<uint64_t>> LayerSpec::number(std::string_view key) const {
   const std::optional<std::string> given = text(key);
   if (!given) return std::optional<uint64_t>();
-  std::string_view rest = *given;
-  const std::optional<uint64_t> value = take_number(rest);
-  if (!value || !rest.empty()) return bad_value(key, "a whole number");
+  const std::optional<uint64_t> value = whole_number(*given);
+  if (!value) return bad_value(key, "a whole number");
   return value;
 }
 
 Result<std::optional<nanoseconds>> LayerSpec::duration(std::string_view key) const {
   const std::optional<std::string> given = text(key);
   if (!given) return std::optional<nanoseconds>();
-  const std::optional<nanoseconds> value = parse_duration(*given);
+  const Result<nanoseconds> value = parse_duration(*given);
   if (!value) return bad_value(key, "a duration such as 500ms or 1m30s");
-  return value;
+  return std::optional<nanoseconds>(*value);
 }
 
 Result<std::optional<double>> LayerSpec::share(std::string_view key) const {
@@ -162,11 +118,14 @@ Result<std::optional<ByteRange>> LayerSpec::range(std::string_view key) const {
   if (!given) return std::optional<ByteRange>();
   const std::string_view both = *given;
   const size_t plus = both.find('+');
-  const std::optional<uint64_t> offset = parse_bytes(both.substr(0, plus));
-  const std::optional<uint64_t> length =
-      plus == std::string_view::npos ? std::nullopt : parse_bytes(both.substr(plus + 1));
+  const Result<uint64_t> offset = parse_size(both.substr(0, plus));
+  // What is missing is no size either.
+  const Result<uint64_t> length =
+      parse_size(plus == std::string_view::npos ? std::string_view() : both.substr(plus + 1));
   // Both are below 2^63, so their sum does not wrap.
-  if (!offset || !length || *length == 0) return bad_value(key, "OFFSET+LENGTH, such as 1M+64K");
+  if (!offset || !length || *length == 0) {
+    return bad_value(key, "OFFSET+LENGTH, such as 1MiB+64KiB");
+  }
   return std::optional<ByteRange>(ByteRange(*offset, *length));
 }
 

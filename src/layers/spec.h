@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// How a layer is written on a command line: `name` or `name:key=value,key=value`. Numbers are
-// plain; byte counts may end in K, M, G or T (powers of 1024), durations are as in `1m30s`,
-// `500ms`.
+// How a layer is written on a command line: `name` or `name:key=value,key=value`. Sizes and
+// durations are those of all flags (base/units.h), but without commas; other numbers are plain.
 
 #pragma once
 
@@ -39,7 +38,7 @@ class LayerSpec {
       std::string_view key) const;
   /// Range: 0 to 1.
   [[nodiscard]] Result<std::optional<double>> share(std::string_view key) const;
-  /// `OFFSET+LENGTH`.
+  /// `OFFSET+LENGTH`, two sizes.
   [[nodiscard]] Result<std::optional<ByteRange>> range(std::string_view key) const;
   /// Kinds of operations joined by `+`, or `all`; one bool for each Op.
   [[nodiscard]] Result<std::optional<std::vector<bool>>> ops(std::string_view key) const;

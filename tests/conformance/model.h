@@ -41,7 +41,7 @@ class Model {
     bool trim_zeroes = true;
     bool orders_overlaps = true;
     bool merges_extents = true;
-    /// Whether crashed() will be called; otherwise nothing is kept for it.
+    /// Whether crashed() or reopened_after_failure() will be called; else nothing is kept for them.
     bool keeps_log = false;
     /// Only these bytes are known; all else is never looked at.
     std::vector<ByteRange> windows;
@@ -69,6 +69,11 @@ class Model {
 
   /// Power was lost after the last apply(), and the volume has been opened again.
   void crashed();
+
+  /// The volume was closed and has been opened again, and a sync may have failed before: each
+  /// change that none has covered since is on the disk or not, as after a crash, and reads now tell
+  /// which.
+  void reopened_after_failure() { crashed(); }
 
   [[nodiscard]] size_t changes_logged() const { return log_.size(); }
   /// Parts of changes that overlapped in flight, so far.

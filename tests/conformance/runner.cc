@@ -31,7 +31,7 @@ Model::Options model_options(const SubjectTraits& traits, const std::vector<Byte
           .trim_zeroes = traits.trim_zeroes,
           .orders_overlaps = traits.orders_overlaps,
           .merges_extents = traits.merges_extents,
-          .keeps_log = traits.can_crash,
+          .keeps_log = traits.can_crash || traits.may_fail,
           .windows = windows};
 }
 
@@ -204,12 +204,14 @@ Runner::Step Runner::reopen() {
   const Result<void> opened = subject_.reopen();
   ++report_.reopens;
   if (!opened) return fail("reopening: " + opened.error().message());
-  if (traits_.may_fail) model_.sync_failed();  // the last flush, by closing, may have failed
   const SubjectTraits traits = subject_.traits();
   if (traits.size != traits_.size) {
     return fail(
         fmt::format("the size is {} after reopening, and was {}", traits.size, traits_.size));
   }
+  // The last flush, by closing, may have failed too.
+  if (traits_.may_fail) model_.reopened_after_failure();
+  if (!settle()) return false;
   return verify_all();
 }
 

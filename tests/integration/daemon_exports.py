@@ -86,6 +86,7 @@ def test_auto_serves_a_unix_socket_where_there_is_no_driver():
         for part in ("-export=auto: no kernel nbd device", "no ublk", "unix socket instead",
                      "connect with: nbdinfo", "nbd-client -unix"):
             assert part in log, f"{part!r} is not in the log:\n{log}"
+        assert re.search(r"warning: -export=auto: no kernel nbd device \(.*nbd module", log), log
     assert not os.path.exists("d/vol.sock")
 
 
@@ -170,6 +171,30 @@ def test_tcp_is_for_loopback_unless_told_otherwise():
     with Plain("-export=tcp:localhost:0", "-store-size=1MiB") as daemon:
         for uri in daemon.uris():
             same(size_at(uri), MIB, uri)
+
+
+def test_ipv6_loopback_is_served_and_its_uri_can_be_pasted():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError as error:
+        print(f"     skipped: machine: no IPv6 loopback ({error})")
+        return
+    with Plain("-export=tcp:[::1]:0", "-store-size=1MiB", "-store-name=six") as daemon:
+        uri = daemon.uris()[0]
+        port = re.fullmatch(r"nbd://\[::1\]:(\d+)/six", uri).group(1)
+        same(size_at(uri), MIB, uri)
+        same(run("nbdcopy", uri, "out"), "", "what a copy says")
+        same(os.path.getsize("out"), MIB, "bytes copied")
+        with socket.create_connection(("::1", int(port)), timeout=30) as client:
+            same(client.recv(8), b"NBDMAGIC", "greeting")
+        refused(f"-export=tcp:[::1]:{port}", says=[f"tcp:[::1]:{port}", "in use"])
+    refused("-export=tcp:[::]:0", says=["-insecure-tcp"])
+    with Plain("-export=tcp:[::]:0", "-insecure-tcp", "-store-size=1MiB") as daemon:
+        port = re.search(r":(\d+)/", daemon.uris()[0]).group(1)
+        same(size_at(f"nbd://[::1]:{port}"), MIB, "size")
+        with socket.socket() as v4:  # the same port of IPv4 belongs to nobody
+            assert v4.connect_ex(("127.0.0.1", int(port))) != 0, "[::] is served on IPv4 too"
 
 
 def test_a_port_in_use_is_an_error():

@@ -205,6 +205,33 @@ def test_a_second_signal_ends_the_wait():
         wait_for(60, "the device is free", lambda: not node.connected())
 
 
+def test_a_device_that_stalls_under_a_file_system_does_not_keep_the_daemon():
+    began = time.monotonic()
+    with Node("-store-size=64MiB", "-stop-timeout=2s", "-close-timeout=2s",
+              "-layer=delay:all=stall,after=20s,for=1h") as node:
+        mounted(node)
+        with open("mnt/file", "wb") as file:
+            file.write(os.urandom(MIB))
+        while time.monotonic() < began + 22:
+            time.sleep(0.5)
+        writer = subprocess.Popen(["dd", "if=/dev/zero", "of=mnt/file", "bs=64k", "count=16",
+                                   "conv=notrunc,fsync"], stderr=subprocess.DEVNULL)
+        time.sleep(2)
+        same(writer.poll(), None, "the device does not stall: the writer")
+        node.terminate()
+        same(node.process.wait(timeout=40), 1, f"exit status; log:\n{node.log()}")
+        log = node.log()
+        for part in (f"syncing {node.path} has not ended in time", "left waiting",
+                     f"nbd-client -d {node.path}", "has not stopped in time",
+                     "the device has not answered"):
+            assert part in log, f"{part!r} is not in the log:\n{log}"
+        assert node.connected(), "disconnected under its file system"
+        run("nbd-client", "-d", node.path)
+        subprocess.run(["umount", "-l", "mnt"], check=False, capture_output=True, timeout=60)
+        writer.wait(timeout=60)
+        wait_for(60, "the device is free", lambda: not node.connected())
+
+
 def test_a_device_that_someone_disconnects_ends_the_daemon():
     with Node("-store-size=16MiB") as node:
         run("nbd-client", "-d", node.path)

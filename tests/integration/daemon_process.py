@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import select
 import signal
 import socket
 import struct
@@ -237,6 +238,43 @@ def test_a_second_signal_hurries_and_a_third_ends_it():
             daemon.process.send_signal(signal.SIGTERM)
             wait_for(20, said, lambda text=said: text in daemon.log())
         same(daemon.process.wait(timeout=5), 1, "exit status")
+
+
+def test_a_second_signal_ends_the_wait_for_a_client_that_does_not_read():
+    with Daemon("-store-size=1MiB") as daemon:
+        client = Client(daemon.socket)
+        for cookie in range(100_000):  # more than the server takes on
+            if not select.select([], [client.socket], [], 0.5)[1]:
+                break
+            client.ask_read(cookie)
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for(20, "it is stopping", lambda: "is stopping" in daemon.log())
+        time.sleep(0.3)
+        same(daemon.process.poll(), None, "still running")
+        began = time.monotonic()
+        daemon.process.send_signal(signal.SIGTERM)
+        same(daemon.process.wait(timeout=30), 0, "exit status")
+        assert time.monotonic() - began < 5, "the client had its 10 seconds all the same"
+        assert "is hurrying" in daemon.log() and "closing 1 NBD connections" in daemon.log()
+
+
+def test_a_device_that_does_not_come_back_does_not_keep_it():
+    for how in ("-stop-timeout=1s", "-stop-timeout=10m"):
+        with Daemon("-store-size=1MiB", "-layer=delay:read=10m", how, "-close-timeout=1s",
+                    name=how[-2:]) as daemon:
+            client = Client(daemon.socket)
+            client.ask_read(1)
+            wait_for(20, "the request is in flight", lambda one=daemon: in_flight(one))
+            daemon.process.send_signal(signal.SIGTERM)
+            if how == "-stop-timeout=10m":
+                time.sleep(0.3)
+                daemon.process.send_signal(signal.SIGTERM)
+            same(daemon.process.wait(timeout=20), 1, "exit status")
+            said = daemon.log()
+            assert "has not stopped in time" in said, said
+            assert "the device has not answered 1 requests" in said, said
+            assert not os.path.exists(f"{daemon.name}.pid"), "its pid file stays"
+            assert not os.path.exists(daemon.socket), "its socket stays"
 
 
 def test_two_signals_at_once_are_one():

@@ -11,16 +11,13 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "usbd/loop.h"
 
 namespace usbd {
 namespace {
 
-/// Synchronous writes at once; each holds a descriptor. Those beyond share one sync instead.
-constexpr unsigned kFuaWritesMax = 32;
-/// Seeks in a row before other work of the loop gets its turn.
-constexpr unsigned kSeeksPerTurn = 32;
 constexpr uint64_t kPage = 4096;
 
 uint64_t round_down(uint64_t value, uint64_t unit) {
@@ -143,7 +140,7 @@ Task<Result<void>> FileDevice::write(uint64_t offset, Bytes data, WriteFlags fla
 Task<Result<void>> FileDevice::write_fua(uint64_t offset, Bytes data) {
   if (syncs_.failed()) co_return syncs_.lost();
   const Held held(fua_writes_);
-  const WriteFlags flags{.fua = fua_writes_.load() <= kFuaWritesMax};
+  const WriteFlags flags{.fua = fua_writes_.load() <= limits::kFileFuaWritesMax};
   USBD_CO_TRY_VOID(co_await file_->write(offset, data, flags));
   co_return co_await sync_if(!flags.fua);
 }
@@ -203,7 +200,7 @@ Task<Result<std::vector<Extent>>> FileDevice::extents(ByteRange range, size_t ex
       found.push_back(Extent{.length = stop - offset, .hole = hole, .zero = hole});
     }
     offset = stop;
-    if (seeks % kSeeksPerTurn == 0) co_await Loop::current().schedule();
+    if (seeks % limits::kFileSeeksPerTurn == 0) co_await Loop::current().schedule();
   }
   co_return found;
 }
@@ -223,6 +220,7 @@ std::optional<Result<void>> FileDevice::try_write(uint64_t offset, Bytes data, W
 Task<Result<void>> FileDevice::close() {
   Result<void> result;
   if (!traits_.read_only) result = co_await syncs_.sync();
+  if (syncs_.failed()) file_->forget_unwritten();
   const Result<void> closed = co_await file_->close();
   co_return result ? closed : result;
 }

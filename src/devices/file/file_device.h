@@ -4,7 +4,7 @@
 // device, byte for byte: no header, no format, usable by everything else when it is not served.
 //
 // Durability is the file's: flush is fdatasync, FUA a synchronous write. The device adds one thing
-// that Linux lacks: a failed fdatasync is not forgotten (SyncGroup).
+// that Linux lacks: a failed fdatasync is not forgotten (SyncGroup; docs/adr/0007-failed-sync.md).
 
 #pragma once
 
@@ -14,6 +14,7 @@
 
 #include "async/block_file.h"
 #include "async/kernel_file.h"
+#include "base/limits.h"
 #include "devices/file/sync_group.h"
 #include "usbd/device.h"
 
@@ -32,7 +33,7 @@ class FileDevice final : public Device {
     /// By-pass the page cache (O_DIRECT).
     bool direct = false;
     uint32_t logical_block_size = 4096;
-    Nanos lock_wait = std::chrono::seconds(2);
+    Nanos lock_wait = limits::kFileLockWait;
   };
 
   /// What a file is like beyond what BlockFile says.
@@ -67,13 +68,17 @@ class FileDevice final : public Device {
 
   Task<Result<void>> read(uint64_t offset, MutableBytes data) override;
   Task<Result<void>> write(uint64_t offset, Bytes data, WriteFlags flags) override;
-  /// Errors: kIo for ever once a sync has failed; reads and writes without FUA go on.
+  /// Errors: kIo for ever once a sync has failed. Reads and writes without FUA go on, and reads
+  ///         give what was written, on the disk or not, as far as the system has kept it.
   Task<Result<void>> flush() override;
   Task<Result<void>> trim(ByteRange range, WriteFlags flags) override;
   /// Frees the range, or with no_hole keeps it allocated.
   /// Errors: kNotSupported if the filesystem cannot do that; core then writes zeros.
   Task<Result<void>> write_zeroes(ByteRange range, ZeroFlags flags) override;
   Task<Result<std::vector<Extent>>> extents(ByteRange range, size_t extents_max) override;
+  /// Syncs. After a failed sync the system's copy of what did not reach the disk is given up, so
+  /// that the next open() reads what is there.
+  /// Errors: kIo if a sync has ever failed; what close(2) said.
   Task<Result<void>> close() override;
 
   /// From the page cache, where the filesystem can say that it need not wait.

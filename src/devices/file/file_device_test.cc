@@ -133,6 +133,28 @@ TEST_F(FileDeviceOnFaultDisk, GoesOnReadingAndWritingAfterAFailedSync) {
   EXPECT_TRUE(run(device_->flush()).has_value());
 }
 
+TEST_F(FileDeviceOnFaultDisk, ReadsWhatWasWrittenUntilItIsClosedAndThenWhatIsOnTheDisk) {
+  ASSERT_TRUE(write(0, 2 * kPage, 1).has_value());
+  ASSERT_TRUE(run(device_->flush()).has_value());
+  ASSERT_TRUE(write(0, kPage, 2).has_value());
+  ASSERT_TRUE(write(4 * kPage, kPage, 2).has_value());
+  disk_.inject({.op = FileOp::kSync});
+  ASSERT_FALSE(run(device_->flush()).has_value());
+  ASSERT_TRUE(write(kPage, kPage, 3).has_value());
+  EXPECT_TRUE(reads_as(0, kPage, 2)) << "the only copy there is";
+  EXPECT_TRUE(reads_as(4 * kPage, kPage, 2));
+  ASSERT_FALSE(run(device_->close()).has_value());
+  open();
+  EXPECT_TRUE(reads_as(0, kPage, 1));
+  EXPECT_TRUE(reads_as(4 * kPage, kPage, 0));
+  EXPECT_TRUE(reads_as(kPage, kPage, 3)) << "written since, and on its way to the disk";
+  ASSERT_TRUE(run(device_->flush()).has_value());
+  disk_.crash_losing_all();
+  open();
+  EXPECT_TRUE(reads_as(0, kPage, 1)) << "what a flush promised was there before it";
+  EXPECT_TRUE(reads_as(kPage, kPage, 3));
+}
+
 TEST_F(FileDeviceOnFaultDisk, SharesOneSyncAmongFlushesThatWait) {
   ASSERT_TRUE(write(0, kPage, 1).has_value());
   const uint64_t before = disk_.calls(FileOp::kSync);

@@ -45,7 +45,11 @@ Task<Result<void>> SyncGroup::sync() {
       const Result<void> result = co_await file_.datasync();
       self.synced = result.has_value();
       if (!result) {
-        log::error("{}; flushes are refused until it is opened again", result.error().message());
+        log::error(
+            "{}; from now on flushes are refused. Copy what matters off the volume while it is "
+            "served: reads still give what was written, as far as the system has kept it. Then "
+            "stop serving it and see to its disk: opened again it holds what reached the disk",
+            result.error().message());
       }
     }
     finish(self, self.synced);

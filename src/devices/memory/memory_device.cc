@@ -15,6 +15,7 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/limits.h"
 #include "base/race_checking.h"
 #include "usbd/loop.h"
 
@@ -22,10 +23,7 @@ namespace usbd {
 namespace {
 
 constexpr uint64_t kPage = PageMap::kPageBytes;
-/// Pages given back at once: about 10 ms if all of them are taken.
-constexpr uint64_t kReleasePages = (64U << 20) / kPage;
-/// Bytes zeroed in place at once: under 2 ms if their pages must be taken first.
-constexpr uint64_t kZeroPiece = 2U << 20;
+constexpr uint64_t kReleasePages = limits::kMemoryReleasePiece / kPage;
 /// Ref: linux uapi mman-common.h, MADV_DONTNEED_LOCKED (since 5.18); not in Debian 12's libc.
 constexpr int kAdviseDontNeedLocked = 24;
 
@@ -223,9 +221,10 @@ void MemoryDevice::zero_in_place(ByteRange range) {
 }
 
 Task<Result<void>> MemoryDevice::fill_with_zeros(ByteRange range) {
-  while (range.length > kZeroPiece) {
-    zero_in_place(ByteRange(range.offset, kZeroPiece));
-    range = ByteRange(range.offset + kZeroPiece, range.length - kZeroPiece);
+  while (range.length > limits::kMemoryZeroPiece) {
+    zero_in_place(ByteRange(range.offset, limits::kMemoryZeroPiece));
+    range =
+        ByteRange(range.offset + limits::kMemoryZeroPiece, range.length - limits::kMemoryZeroPiece);
     co_await Loop::current().schedule();
   }
   zero_in_place(range);

@@ -5,6 +5,8 @@
 
 #include "frontends/nbd/connection_count.h"
 
+#include <utility>
+
 #include "base/assert.h"
 
 namespace usbd::nbd {
@@ -22,9 +24,13 @@ void ConnectionCount::remove() {
   if (before == 1 && closed_.load()) none_.request_stop();
 }
 
-Task<bool> ConnectionCount::wait_for_none(Nanos timeout) {
+Task<bool> ConnectionCount::wait_for_none(Nanos timeout, std::stop_token hurry) {
   USBD_ASSERT(closed_.load());
-  if (total_.load() > 0) co_await Loop::current().sleep_for(timeout, none_.get_token());
+  std::stop_source over;
+  const auto wake = [&over] { over.request_stop(); };
+  const std::stop_callback on_none(none_.get_token(), wake);
+  const std::stop_callback on_hurry(std::move(hurry), wake);
+  if (total_.load() > 0) co_await Loop::current().sleep_for(timeout, over.get_token());
   co_return total_.load() == 0;
 }
 

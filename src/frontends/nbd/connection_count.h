@@ -25,9 +25,10 @@ class ConnectionCount {
 
   [[nodiscard]] unsigned total() const { return total_.load(); }
 
-  /// Waits until there are none, at most for `timeout`; true: there are none.
+  /// Waits until there are none, at most for `timeout` and until `hurry` is requested; true: there
+  /// are none.
   /// Order:   after close_door(). Threads: one at a time, on the loop it is awaited on.
-  [[nodiscard]] Task<bool> wait_for_none(Nanos timeout);
+  [[nodiscard]] Task<bool> wait_for_none(Nanos timeout, std::stop_token hurry = {});
 
  private:
   std::atomic<unsigned> total_{0};

@@ -17,23 +17,13 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/limits.h"
 
 namespace usbd::nbd {
 namespace {
 
-using namespace std::chrono_literals;
-
-/// So many are taken before the loop does other work.
-constexpr int kAcceptsPerRound = 16;
-/// How long a listener pauses when descriptors or memory have run out.
-constexpr auto kPause = 100ms;
-
-/// A TCP peer that vanished without a word is noticed after about two minutes.
-constexpr int kKeepIdleSeconds = 60;
-constexpr int kKeepIntervalSeconds = 10;
-constexpr int kKeepProbes = 6;
-
-void set_option(int fd, int level, int option, int value) {
+void set_option(int fd, int level, int option, int64_t given) {
+  const auto value = static_cast<int>(given);
   // None of them is needed for correctness, so a refusal is no reason to turn the client away.
   (void)::setsockopt(fd, level, option, &value, sizeof(value));
 }
@@ -41,9 +31,9 @@ void set_option(int fd, int level, int option, int value) {
 void tune_tcp(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_NODELAY, 1);
   set_option(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, kKeepIdleSeconds);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, kKeepIntervalSeconds);
-  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, kKeepProbes);
+  set_option(fd, IPPROTO_TCP, TCP_KEEPIDLE, limits::kTcpKeepIdle.count());
+  set_option(fd, IPPROTO_TCP, TCP_KEEPINTVL, limits::kTcpKeepInterval.count());
+  set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, limits::kTcpKeepProbes);
 }
 
 std::string unix_peer(int fd) {
@@ -114,7 +104,7 @@ void Listener::stop() {
 }
 
 void Listener::on_events(uint32_t) {
-  for (int i = 0; i < kAcceptsPerRound && watching_ && accept_one(); ++i) {
+  for (int i = 0; i < limits::kAcceptsPerRound && watching_ && accept_one(); ++i) {
   }
 }
 
@@ -148,7 +138,7 @@ void Listener::pause(int number) {
   }
   loop_.unwatch(socket_.fd(), *this);
   watching_ = false;
-  timer_.deadline = now + kPause;
+  timer_.deadline = now + limits::kAcceptPause;
   loop_.arm(timer_);
 }
 
@@ -159,7 +149,7 @@ void Listener::resume() {
   if (watched) {
     watching_ = true;
   } else {
-    timer_.deadline = loop_.now() + kPause;
+    timer_.deadline = loop_.now() + limits::kAcceptPause;
     loop_.arm(timer_);
   }
 }

@@ -22,15 +22,12 @@
 
 #include <fmt/format.h>
 
+#include "base/limits.h"
+
 namespace usbd::nbd {
 namespace {
 
 constexpr mode_t kSocketMode = 0600;
-/// How long to wait for another server that is at this moment looking at the same folder.
-constexpr int kFolderLockTries = 100;
-constexpr int kFolderLockPauseMs = 10;
-/// With port 0 and several addresses: how often to ask for a port that is free on all of them.
-constexpr int kSharedPortTries = 8;
 
 Error failed(const Endpoint& endpoint, std::string_view what, int number) {
   return Error::from_errno(number, fmt::format("{}: {}", to_text(endpoint), what));
@@ -72,8 +69,9 @@ UniqueFd lock_folder_of(const std::string& path) {
   std::filesystem::path folder = std::filesystem::path(path).parent_path();
   if (folder.empty()) folder = ".";
   UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  for (int i = 0; fd && i < kFolderLockTries && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0; ++i) {
-    ::poll(nullptr, 0, kFolderLockPauseMs);
+  for (int i = 0; fd && i < limits::kFolderLockTries && ::flock(fd.get(), LOCK_EX | LOCK_NB) != 0;
+       ++i) {
+    ::poll(nullptr, 0, static_cast<int>(limits::kFolderLockPause.count()));
   }
   return fd;
 }
@@ -271,7 +269,7 @@ Result<std::vector<ListeningSocket>> listen_tcp(const Endpoint& endpoint, Listen
   if (!options.insecure_tcp) USBD_TRY_VOID(check_loopback(endpoint, list.get()));
   auto sockets = listen_tcp_once(endpoint, list.get());
   // A port that was free at the first address may be taken at the second.
-  for (int i = 1; endpoint.port == 0 && i < kSharedPortTries && !sockets &&
+  for (int i = 1; endpoint.port == 0 && i < limits::kSharedPortTries && !sockets &&
                   sockets.error().number() == EADDRINUSE;
        ++i) {
     sockets = listen_tcp_once(endpoint, list.get());

@@ -24,7 +24,7 @@ namespace {
 using testing::HasSubstr;
 
 class ListenOnUnixSocket : public testing::Test {
- protected:
+ public:
   ListenOnUnixSocket() {
     std::string pattern = testing::TempDir() + "usbd-listen-XXXXXX";
     folder_ = ::mkdtemp(pattern.data());
@@ -32,6 +32,7 @@ class ListenOnUnixSocket : public testing::Test {
   }
   ~ListenOnUnixSocket() override { std::filesystem::remove_all(folder_); }
 
+ protected:
   static Result<std::vector<ListeningSocket>> listen(const std::string& path) {
     return listen_at({.kind = Endpoint::Kind::kUnix, .path = path}, {});
   }

@@ -25,6 +25,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/limits.h"
 #include "frontends/nbd/protocol.h"
 #include "usbd/buffer.h"
 #include "usbd/result.h"
@@ -63,12 +64,12 @@ class ExportDirectory {
 /// What one client may ask of the handshake.
 struct NegotiationLimits {
   /// Data of one option; longer ones are skipped and answered NBD_REP_ERR_TOO_BIG.
-  uint32_t option_bytes_max = 64U << 10;
+  uint32_t option_bytes_max = limits::kOptionBytesMax;
   /// All that the client sends before transmission; announcing more closes the connection.
-  uint64_t total_bytes_max = 1U << 20;
-  uint32_t options_max = 1024;
-  uint32_t queries_max = 256;
-  uint32_t info_requests_max = 256;
+  uint64_t total_bytes_max = limits::kNegotiationBytesMax;
+  uint32_t options_max = limits::kOptionsMax;
+  uint32_t queries_max = limits::kQueriesMax;
+  uint32_t info_requests_max = limits::kInfoRequestsMax;
 };
 
 /// The identifier of base:allocation in block-status replies; the only context there is.

@@ -14,9 +14,6 @@
 namespace usbd::nbd {
 namespace {
 
-/// How long stop() waits in one go for what runs in a device.
-constexpr auto kDeviceWait = std::chrono::seconds(60);
-
 /// Awaitable: calls `function` on `loop` and resumes the awaiting coroutine on its own loop.
 /// Lifetime: `function` outlives the await.
 template <typename F>
@@ -137,7 +134,7 @@ ServerShard& Server::least_loaded() {
   return **std::ranges::min_element(shards_, {}, [](const auto& shard) { return shard->load(); });
 }
 
-Task<void> Server::stop(Nanos timeout) {
+Task<void> Server::stop(Nanos timeout, std::stop_token hurry) {
   if (std::exchange(stopped_, true)) co_return;
   for (const auto& listener : listeners_) listener->stop();
   clients_.close_door();
@@ -146,23 +143,26 @@ Task<void> Server::stop(Nanos timeout) {
     const auto stop_shard = [&shard] { shard->stop(); };
     co_await OnLoop(shard->loop(), stop_shard);
   }
-  if (!co_await all_.wait_for_none(timeout)) {
-    log::warning("{} NBD connections have not taken their replies in time: closing them",
-                 all_.total());
-    for (const auto& shard : shards_) {
-      const auto abort_shard = [&shard] { shard->abort(); };
-      co_await OnLoop(shard->loop(), abort_shard);
-    }
-    while (!co_await all_.wait_for_none(kDeviceWait)) {
-      log::warning("{} NBD connections wait for requests that the device has not finished",
-                   all_.total());
-    }
-  }
+  if (!co_await all_.wait_for_none(timeout, hurry)) co_await abort_all(hurry.stop_requested());
   // The last message of each loop may still be leaving the shard that it ended a session of, and a
   // listener's timer may have been posted before it was stopped.
   for (const auto& shard : shards_) {
     const auto nothing = [] {};
     co_await OnLoop(shard->loop(), nothing);
+  }
+}
+
+/// Closes what is left, and waits for what the device has not finished.
+Task<void> Server::abort_all(bool hurried) {
+  log::warning("closing {} NBD connections that have not had all their replies{}", all_.total(),
+               hurried ? "" : " in time");
+  for (const auto& shard : shards_) {
+    const auto abort_shard = [&shard] { shard->abort(); };
+    co_await OnLoop(shard->loop(), abort_shard);
+  }
+  while (!co_await all_.wait_for_none(limits::kDeviceWaitReportEvery)) {
+    log::warning("{} NBD connections wait for requests that the device has not finished",
+                 all_.total());
   }
 }
 

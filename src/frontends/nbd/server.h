@@ -10,6 +10,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -62,9 +63,10 @@ class Server final : private ConnectionSink {
   [[nodiscard]] std::unique_ptr<SocketSink> kernel_sink(size_t export_index, std::string device);
 
   /// Takes no more connections, removes its sockets, lets sessions answer the requests they have,
-  /// and ends them. After `timeout` connections are closed with what is not answered; requests that
-  /// run in a device are still waited for.
-  [[nodiscard]] Task<void> stop(Nanos timeout = limits::kDrainTimeout);
+  /// and ends them. After `timeout`, or when `hurry` is requested, connections are closed with what
+  /// is not answered; requests that run in a device are waited for all the same, however long it
+  /// takes: their memory is lent to it.
+  [[nodiscard]] Task<void> stop(Nanos timeout = limits::kDrainTimeout, std::stop_token hurry = {});
 
   /// Connections of all kinds. Threads: any.
   [[nodiscard]] unsigned connections() const { return all_.total(); }
@@ -76,6 +78,7 @@ class Server final : private ConnectionSink {
   void on_connection(UniqueFd socket, std::string peer) override;
 
   void adopt(NewConnection connection);
+  Task<void> abort_all(bool hurried);
   [[nodiscard]] ServerShard& least_loaded();
 
   const ExportTable& exports_;

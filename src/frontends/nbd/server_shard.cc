@@ -9,16 +9,9 @@
 #include <vector>
 
 #include "base/assert.h"
+#include "base/limits.h"
 
 namespace usbd::nbd {
-namespace {
-
-/// What all connections together may have received and not started yet; each may keep one receive.
-constexpr size_t kReceivedTotalMax = 32U << 20;
-constexpr size_t kReceiveMin = 16U << 10;
-
-}  // namespace
-
 struct ServerShard::Arrival final : Work {
   Arrival(ServerShard& s, NewConnection c) : shard(s), connection(std::move(c)) {
     run = [](Work& work) {
@@ -133,8 +126,8 @@ void ServerShard::session_ended(Session& session) {
 }
 
 size_t ServerShard::receive_size() {
-  const size_t share = kReceivedTotalMax / std::max(1U, all_.total());
-  return std::clamp(share, kReceiveMin, limits::kReceiveBufferBytes);
+  const size_t share = limits::kReceivedTotalMax / std::max(1U, all_.total());
+  return std::clamp(share, limits::kReceiveBytesMin, limits::kReceiveBufferBytes);
 }
 
 }  // namespace usbd::nbd

@@ -156,7 +156,7 @@ class Client {
 };
 
 class NbdServer : public testing::Test {
- protected:
+ public:
   NbdServer() {
     std::string pattern = testing::TempDir() + "usbd-server-XXXXXX";
     folder_ = ::mkdtemp(pattern.data());
@@ -175,6 +175,7 @@ class NbdServer : public testing::Test {
     std::filesystem::remove_all(folder_);
   }
 
+ protected:
   void make(Server::Options options = {}) {
     server_ =
         std::make_unique<Server>(std::vector<EventLoop*>{&runtime_->loop(0), &runtime_->loop(1)},
@@ -317,6 +318,41 @@ TEST_F(NbdServer, StopClosesAClientThatDoesNotReadItsReplies) {
     return stats.of(Op::kRead).operations > 0;
   }));
   stop(50ms);
+  EXPECT_EQ(server_->connections(), 0U);
+}
+
+TEST_F(NbdServer, StopEndsItsWaitForClientsWhenHurried) {
+  serve();
+  Client deaf = connect();
+  deaf.enter("disk");
+  for (int i = 0; i < 64; ++i) deaf.request(Command::kRead, 0, 65536);
+  ASSERT_TRUE(eventually([&] { return export_.stats().snapshot().of(Op::kRead).operations > 0; }));
+  std::stop_source hurry;
+  std::jthread second_signal([&] {
+    EXPECT_TRUE(eventually([&] { return !std::filesystem::exists(path_); }));
+    hurry.request_stop();
+  });
+  const auto before = std::chrono::steady_clock::now();
+  runtime_->run(server_->stop(10min, hurry.get_token()));
+  EXPECT_LT(std::chrono::steady_clock::now() - before, 5min);
+  EXPECT_EQ(server_->connections(), 0U);
+}
+
+TEST_F(NbdServer, StopWaitsForTheDeviceAlsoWhenHurried) {
+  serve();
+  Client writing = connect();
+  writing.enter("disk");
+  device_.hold_writes(true);
+  writing.request_write(0, "kept");
+  ASSERT_TRUE(eventually([&] { return device_.has_started_a_write(); }));
+  std::stop_source hurry;
+  hurry.request_stop();
+  std::jthread release([&] {
+    EXPECT_TRUE(writing.is_closed_by_server());
+    EXPECT_EQ(server_->connections(), 1U);
+    device_.hold_writes(false);
+  });
+  runtime_->run(server_->stop(10min, hurry.get_token()));
   EXPECT_EQ(server_->connections(), 0U);
 }
 

@@ -17,6 +17,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "frontends/nbd/kernel/ioctl.h"
 #include "frontends/nbd/kernel/netlink.h"
@@ -28,15 +29,6 @@ namespace {
 
 using namespace std::chrono_literals;
 
-/// How long a device that is not connected, yet open somewhere, is waited for: udev looks into
-/// every device for a moment.
-constexpr auto kBusyPatience = 3s;
-constexpr auto kBusyPoll = 50ms;
-/// How long the node of a device just made may take to appear.
-constexpr auto kNodePatience = 10s;
-/// How long a disconnected device may take to be free again.
-constexpr auto kReleasePatience = 2s;
-constexpr auto kPoll = 5ms;
 /// NBD_ATTR_BACKEND_IDENTIFIER must fit a netlink message and a line of sysfs.
 constexpr size_t kBackendMax = 1024;
 constexpr std::chrono::milliseconds kTimeoutMax = std::chrono::hours(24 * 365);
@@ -82,12 +74,13 @@ Result<void> check_timeout(const char* name, std::chrono::milliseconds timeout) 
 
 unsigned default_connections(uint16_t flags) {
   if ((flags & kTransmitMultiConn) == 0) return 1;
-  return std::clamp(std::thread::hardware_concurrency(), 1U, kConnectionsDefaultMax);
+  return std::clamp(std::thread::hardware_concurrency(), 1U, limits::kKernelConnectionsDefaultMax);
 }
 
 Result<void> check_connections(const KernelAttachOptions& options) {
-  if (options.connections > kConnectionsMax) {
-    return invalid(fmt::format("{} connections; at most {}", options.connections, kConnectionsMax));
+  if (options.connections > limits::kKernelConnectionsMax) {
+    return invalid(fmt::format("{} connections; at most {}", options.connections,
+                               limits::kKernelConnectionsMax));
   }
   if (options.connections > 1 && (options.transmission_flags & kTransmitMultiConn) == 0) {
     return invalid(
@@ -156,7 +149,7 @@ Error connect_error(const Error& error, std::optional<uint32_t> index,
 Result<uint32_t> connect(KernelDriver& driver, const ConnectRequest& request,
                          const std::vector<UniqueFd>& sockets, const KernelAttachOptions& options) {
   std::optional<Result<uint32_t>> result;
-  wait_until(kBusyPatience, kBusyPoll, [&] {
+  wait_until(limits::kKernelBusyPatience, limits::kKernelBusyPoll, [&] {
     result = driver.connect(request, sockets);
     const bool passing = !*result && request.index && result->error().is(Errc::kBusy) &&
                          check_unused(*request.index, options).has_value();
@@ -168,7 +161,7 @@ Result<uint32_t> connect(KernelDriver& driver, const ConnectRequest& request,
 
 /// The kernel makes the node by itself (devtmpfs), or udev does; in a container nobody may.
 Result<void> await_node(const std::string& path) {
-  const bool there = wait_until(kNodePatience, kPoll, [&] {
+  const bool there = wait_until(limits::kKernelNodePatience, limits::kKernelPoll, [&] {
     struct stat status{};
     return ::stat(path.c_str(), &status) == 0 && S_ISBLK(status.st_mode);
   });
@@ -181,6 +174,11 @@ Result<void> await_node(const std::string& path) {
 }
 
 }  // namespace
+
+bool is_unavailable(const Error& error) {
+  return error.is(Errc::kNotFound) || error.is(Errc::kNotSupported) || error.is(Errc::kPerm) ||
+         error.is(Errc::kAccess);
+}
 
 Result<KernelAttachOptions> validated(KernelAttachOptions options) {
   USBD_TRY_VOID(check_geometry(options));
@@ -230,8 +228,8 @@ Result<std::unique_ptr<KernelAttach>> KernelAttach::attach(KernelAttachOptions g
       new KernelAttach(std::move(options), std::move(driver), index));
   attach->keeper_ = std::make_unique<SocketKeeper>(
       *attach->driver_, sink,
-      SocketKeeper::Timing{
-          .crowded = std::min<std::chrono::milliseconds>(60s, attach->options_.dead_timeout / 4)},
+      SocketKeeper::Timing{.crowded = std::min<std::chrono::milliseconds>(
+                               limits::kKernelReplaceCrowded, attach->options_.dead_timeout / 4)},
       attach->options_.on_lost);
   Result<void> ready = attach->keeper_->start(std::move(ours));
   if (ready) ready = await_node(attach->path_);
@@ -276,8 +274,8 @@ std::vector<std::string> KernelAttach::holders() const {
   return nbd::holders(index_, holder_options());
 }
 
-Result<void> KernelAttach::sync() {
-  return sync_device(index_, holder_options());
+Result<std::unique_ptr<SyncProcess>> KernelAttach::start_sync() const {
+  return SyncProcess::start(sync_commands(index_, holder_options()));
 }
 
 Result<void> KernelAttach::resize(uint64_t size) {
@@ -323,7 +321,7 @@ void KernelAttach::abandon() {
 /// So that whoever comes next can have the same device at once.
 void KernelAttach::await_release() const {
   const Sysfs sysfs(options_.sysfs_root);
-  wait_until(kReleasePatience, kPoll,
+  wait_until(limits::kKernelReleasePatience, limits::kKernelPoll,
              [&] { return !driver_->can_replace() || !sysfs.pid(index_); });
 }
 

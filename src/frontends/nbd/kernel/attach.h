@@ -24,6 +24,7 @@
 #include "frontends/nbd/kernel/module.h"
 #include "frontends/nbd/kernel/socket_keeper.h"
 #include "frontends/nbd/kernel/socket_sink.h"
+#include "frontends/nbd/kernel/sync_process.h"
 #include "usbd/result.h"
 
 namespace usbd::nbd {
@@ -41,8 +42,8 @@ struct KernelAttachOptions {
   uint32_t block_size = 4096;
   /// What NBD's handshake would say of the export: protocol.h, kTransmit...
   uint16_t transmission_flags = 0;
-  /// Sockets; 0: one per CPU, at most kConnectionsDefaultMax. More than one only if the flags have
-  /// kTransmitMultiConn. The ioctl driver has always one.
+  /// Sockets; 0: one per CPU, at most limits::kKernelConnectionsDefaultMax. More than one only if
+  /// the flags have kTransmitMultiConn. The ioctl driver has always one.
   unsigned connections = 0;
   /// See ConnectRequest; rounded up to whole seconds. The ioctl driver has none.
   std::chrono::milliseconds timeout{60'000};
@@ -62,9 +63,10 @@ struct KernelAttachOptions {
   std::string device_directory = "/dev";
 };
 
-inline constexpr unsigned kConnectionsDefaultMax = 4;
-/// The driver puts no bound on it, and needs none above the CPUs.
-inline constexpr unsigned kConnectionsMax = 64;
+/// Whether an attach failed with `error` because there can be no nbd device for this process: no
+/// driver, or no privilege. Whoever does not insist on one then does without. Any other error
+/// (wrong options, all devices in use, what the kernel said) is one that its user must know of.
+[[nodiscard]] bool is_unavailable(const Error& error);
 
 /// Checks what can be checked without a kernel, and fills in the defaults.
 /// Errors: kInvalid, with what was given and what is allowed.
@@ -76,9 +78,9 @@ Result<KernelAttachOptions> validated(KernelAttachOptions options);
 class KernelAttach {
  public:
   /// Loads the module if need be, and connects a device.
-  /// Errors: kInvalid: options; kNotFound: no driver in this kernel; kPerm: no privilege; kBusy:
-  /// the
-  ///         named device, or every device, is in use; each says by whom or what to do.
+  /// Errors: kInvalid: options; kNotFound, kNotSupported: no driver in this kernel; kPerm,
+  ///         kAccess: no privilege; kBusy: the named device, or every device, is in use; each says
+  ///         by whom or what to do.
   static Result<std::unique_ptr<KernelAttach>> attach(KernelAttachOptions options,
                                                       SocketSink& sink);
 
@@ -100,13 +102,15 @@ class KernelAttach {
   [[nodiscard]] bool held() const;
   /// Who does, as phrases for the log; may be empty although held() is true (another container).
   [[nodiscard]] std::vector<std::string> holders() const;
-  /// Syncs the file systems mounted on the device, and its node. Errors: kIo.
-  Result<void> sync();
+  /// Begins to sync the file systems mounted on the device, and its node.
+  /// Errors: those of SyncProcess::start().
+  [[nodiscard]] Result<std::unique_ptr<SyncProcess>> start_sync() const;
   /// Tells the kernel of a new size. Units: bytes. Errors: kInvalid; what the kernel said.
   Result<void> resize(uint64_t size);
 
   /// Disconnects the device, unless it is held; nobody can begin to use it meanwhile. Its node
-  /// stays, with size 0. The last call.
+  /// stays, with size 0. The last call. Syncs the node first, and waits for as long as the device
+  /// takes for that: let a start_sync() end before.
   /// Errors: kBusy: it is held, and still attached; else what the kernel said, and it is over.
   Result<void> detach();
 

@@ -7,6 +7,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/limits.h"
 #include "frontends/nbd/kernel/testing.h"
 #include "frontends/nbd/protocol.h"
 
@@ -39,7 +40,7 @@ TEST(KernelAttachOptions, GetOneConnectionPerCpuAndAtMostFour) {
   const auto checked = validated(example());
   ASSERT_TRUE(checked);
   EXPECT_GE(checked->connections, 1U);
-  EXPECT_LE(checked->connections, kConnectionsDefaultMax);
+  EXPECT_LE(checked->connections, limits::kKernelConnectionsDefaultMax);
 }
 
 TEST(KernelAttachOptions, GetOneConnectionWhereTheDeviceAllowsNoMore) {
@@ -84,7 +85,7 @@ TEST(KernelAttachOptions, RefuseTimeoutsOutOfRange) {
 
 TEST(KernelAttachOptions, RefuseTooManyConnections) {
   KernelAttachOptions options = example();
-  options.connections = kConnectionsMax + 1;
+  options.connections = limits::kKernelConnectionsMax + 1;
   expect_refused(options, "at most 64");
 }
 
@@ -132,6 +133,15 @@ TEST(KernelAttach, SaysWhenEveryDeviceIsInUse) {
   ASSERT_FALSE(attach);
   EXPECT_TRUE(attach.error().is(Errc::kBusy));
   EXPECT_THAT(attach.error().message(), HasSubstr("nbds_max"));
+}
+
+TEST(KernelAttach, IsUnavailableWithoutADriverOrAPrivilegeAndForNoOtherReason) {
+  for (const Errc code : {Errc::kNotFound, Errc::kNotSupported, Errc::kPerm, Errc::kAccess}) {
+    EXPECT_TRUE(is_unavailable(Error(code))) << Error(code).message();
+  }
+  for (const Errc code : {Errc::kBusy, Errc::kInvalid, Errc::kIo, Errc::kNoMemory}) {
+    EXPECT_FALSE(is_unavailable(Error(code))) << Error(code).message();
+  }
 }
 
 TEST(KernelAttach, RefusesANodeThatIsNoBlockDevice) {

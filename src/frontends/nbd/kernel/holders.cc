@@ -144,18 +144,15 @@ std::vector<std::string> holders(uint32_t index, const HolderOptions& options) {
   return found;
 }
 
-Result<void> sync_device(uint32_t index, const HolderOptions& options) {
-  std::optional<Error> first;
-  const auto sync = [&first](const std::string& path, int (*call)(int)) {
-    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    if ((!file || call(file.get()) != 0) && !first) {
-      first = Error::from_errno(errno, fmt::format("cannot sync {}", path));
-    }
-  };
-  for (const std::string& point : mount_points(index, options)) sync(point, ::syncfs);
-  sync(node_path(index, options), ::fsync);
-  if (first) return *first;
-  return {};
+std::vector<std::vector<std::string>> sync_commands(uint32_t index, const HolderOptions& options) {
+  std::vector<std::vector<std::string>> commands = {{"sync", node_path(index, options)}};
+  const std::vector<std::string> points = mount_points(index, options);
+  if (points.empty()) return commands;
+  // Each names a file; the option makes it the file system that the file is on.
+  std::vector<std::string> file_systems = {"sync", "--file-system", "--"};
+  file_systems.insert(file_systems.end(), points.begin(), points.end());
+  commands.push_back(std::move(file_systems));
+  return commands;
 }
 
 }  // namespace usbd::nbd

@@ -31,9 +31,8 @@ std::vector<std::string> mount_points(uint32_t index, const HolderOptions& optio
 /// was found. This process itself does not count.
 std::vector<std::string> holders(uint32_t index, const HolderOptions& options);
 
-/// Makes durable what is written to the device: the file systems mounted on it, then the node.
-/// Waits for as long as the device takes.
-/// Errors: the first failure; the rest is done all the same.
-Result<void> sync_device(uint32_t index, const HolderOptions& options);
+/// The commands that make durable what is written to the device: to the file systems mounted on it,
+/// and to the node. For SyncProcess.
+std::vector<std::vector<std::string>> sync_commands(uint32_t index, const HolderOptions& options);
 
 }  // namespace usbd::nbd

@@ -79,11 +79,14 @@ TEST_F(HoldersTest, AreNotThisProcessItself) {
   EXPECT_THAT(holders(1, options), IsEmpty());
 }
 
-TEST_F(HoldersTest, SyncingSaysWhatCouldNotBeSynced) {
-  options.device_directory = tree.path();
-  const auto synced = sync_device(1, options);
-  ASSERT_FALSE(synced);
-  EXPECT_THAT(synced.error().message(), ::testing::HasSubstr(tree.path() + "/nbd1"));
+TEST_F(HoldersTest, SyncsTheNodeAndWhatIsMountedOnIt) {
+  EXPECT_THAT(sync_commands(1, options), ElementsAre(ElementsAre("sync", "/dev/nbd1")));
+  write_mounts(
+      "30 21 43:32 / /mnt/a\\040b rw - ext4 /dev/nbd1 rw\n"
+      "31 21 43:32 / /srv rw - ext4 /dev/nbd1 rw\n");
+  EXPECT_THAT(sync_commands(1, options),
+              ElementsAre(ElementsAre("sync", "/dev/nbd1"),
+                          ElementsAre("sync", "--file-system", "--", "/mnt/a b", "/srv")));
 }
 
 }  // namespace

@@ -18,17 +18,12 @@
 #include <fmt/format.h>
 
 #include "base/assert.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "frontends/nbd/kernel/uapi.h"
 
 namespace usbd::nbd {
 namespace {
-
-using namespace std::chrono_literals;
-
-/// How long NBD_DO_IT may take to make the device visible.
-constexpr auto kStartTimeout = 5s;
-constexpr auto kStartPoll = 2ms;
 
 Result<void> control(int node, unsigned long request, unsigned long argument, const char* what) {
   if (::ioctl(node, request, argument) == 0) return {};
@@ -152,12 +147,12 @@ class IoctlDriver final : public KernelDriver {
 
   /// NBD_DO_IT does not say when it has begun; the pid in sysfs does.
   Result<uint32_t> await_start(uint32_t index) {
-    const auto deadline = std::chrono::steady_clock::now() + kStartTimeout;
+    const auto deadline = std::chrono::steady_clock::now() + limits::kKernelStartPatience;
     while (!options_.sysfs.pid(index)) {
       if (over_ || std::chrono::steady_clock::now() > deadline) {
         return Error(Errc::kIo, fmt::format("the kernel did not start /dev/nbd{}", index));
       }
-      std::this_thread::sleep_for(kStartPoll);
+      std::this_thread::sleep_for(limits::kKernelPoll);
     }
     return index;
   }

@@ -4,6 +4,7 @@
 
 #include "frontends/nbd/kernel/module.h"
 
+#include <cstring>
 #include <memory>
 
 #include <libkmod.h>
@@ -51,8 +52,11 @@ Result<ModuleState> outcome(int status) {
                  "`modprobe nbd` as root first");
   }
   if (status == -ENOENT) return not_found();
-  // A command that /etc/modprobe.d has put in the place of loading ends with a status of its own.
-  return Error::from_errno(status < 0 ? -status : EIO, "cannot load the nbd module");
+  // Signatures, a kernel that loads none at all, or a command that /etc/modprobe.d has put in the
+  // place of loading, which ends with a status of its own: there is no driver, whatever the reason.
+  return Error(Errc::kNotFound,
+               status < 0 ? fmt::format("the nbd module cannot be loaded ({})", strerror(-status))
+                          : "the nbd module is kept from being loaded (see /etc/modprobe.d)");
 }
 
 }  // namespace

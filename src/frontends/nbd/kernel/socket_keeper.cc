@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "base/limits.h"
 #include "base/log.h"
 
 namespace usbd::nbd {
@@ -239,7 +240,8 @@ void SocketKeeper::mark_dead(Slot& slot) {
   update_live();
   // At once, unless sockets die as soon as they are made, or too many sessions are unfinished.
   if (Clock::now() - slot.installed_at >= timing_.retry_max) slot.delay = 0ms;
-  if (mailbox_->statistics().unfinished > kUnfinishedMax) slot.delay = timing_.crowded;
+  if (mailbox_->statistics().unfinished > limits::kKernelUnfinishedMax)
+    slot.delay = timing_.crowded;
   schedule_retry(slot);
 }
 
@@ -284,7 +286,7 @@ void SocketKeeper::handle_failure(Slot& slot, const Error& error) {
   if (++slot.failures == 1) {
     log::warning("cannot replace a dead kernel socket yet: {}", error.message());
   }
-  if (slot.failures >= kFailuresMax) {
+  if (slot.failures >= limits::kKernelFailuresMax) {
     lose(Error(error.code(),
                "the kernel takes no new socket: somebody has disconnected the device"));
   }

@@ -11,8 +11,8 @@
 // closed: then it never reaches a session, and is offered again after a growing delay.
 //
 // A volume that stays stalled leaves one unfinished session per socket and TIMEOUT. Beyond
-// kUnfinishedMax of them a dead socket is replaced only after Timing::crowded, which is well inside
-// DEAD_CONN_TIMEOUT, so that their number grows slowly and still no request fails.
+// limits::kKernelUnfinishedMax of them a dead socket is replaced only after Timing::crowded, which
+// is well inside DEAD_CONN_TIMEOUT, so that their number grows slowly and still no request fails.
 
 #pragma once
 
@@ -23,6 +23,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/unique_fd.h"
 #include "frontends/nbd/kernel/driver.h"
 #include "frontends/nbd/kernel/socket_sink.h"
@@ -54,13 +55,10 @@ class SocketKeeper {
  public:
   /// How long it waits; tests are in more of a hurry.
   struct Timing {
-    std::chrono::milliseconds retry_min{10};
-    std::chrono::milliseconds retry_max{1000};
-    std::chrono::milliseconds crowded{60'000};
+    std::chrono::milliseconds retry_min = limits::kKernelReplaceMin;
+    std::chrono::milliseconds retry_max = limits::kKernelReplaceMax;
+    std::chrono::milliseconds crowded = limits::kKernelReplaceCrowded;
   };
-  static constexpr size_t kUnfinishedMax = 64;
-  /// So many failed calls in a row for one socket, and the device counts as lost.
-  static constexpr unsigned kFailuresMax = 8;
 
   /// `on_lost` is called once at most, from the keeper's thread, when the kernel refuses new
   /// sockets for good: somebody has disconnected the device. Lifetime: `driver` and `sink` outlive

@@ -16,6 +16,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "base/limits.h"
+
 namespace usbd::nbd {
 namespace {
 
@@ -204,7 +206,7 @@ TEST_F(SocketKeeperTest, OffersAgainWhatTheKernelDidNotTake) {
 TEST_F(SocketKeeperTest, SurvivesCallsThatFailForAWhile) {
   start(1);
   ASSERT_TRUE(await_sessions(1));
-  monitor.change([&] { kernel.failures = SocketKeeper::kFailuresMax - 1; });
+  monitor.change([&] { kernel.failures = limits::kKernelFailuresMax - 1; });
   kernel_shuts(0);
   ASSERT_TRUE(await_sessions(2));
   EXPECT_THAT(lost, ::testing::IsEmpty());
@@ -230,7 +232,7 @@ TEST_F(SocketKeeperTest, LosesADeviceWhoseDriverReplacesNothing) {
 
 TEST_F(SocketKeeperTest, GoesOnReplacingWhenManySessionsAreUnfinished) {
   start(1);
-  const size_t many = SocketKeeper::kUnfinishedMax + 10;
+  const size_t many = limits::kKernelUnfinishedMax + 10;
   for (size_t i = 0; i < many; ++i) {
     kernel_shuts(i);
     ASSERT_TRUE(await_sessions(i + 2));

@@ -3,13 +3,13 @@
 // What people may write for sizes and durations, what is refused, and that what we print can be
 // read back.
 
-#include "daemon/units.h"
+#include "base/units.h"
 
 #include <random>
 
 #include <gtest/gtest.h>
 
-namespace usbd::daemon {
+namespace usbd {
 namespace {
 
 using std::chrono::hours;
@@ -146,4 +146,4 @@ TEST(FormatDuration, CanBeReadBack) {
 }
 
 }  // namespace
-}  // namespace usbd::daemon
+}  // namespace usbd

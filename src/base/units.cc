@@ -3,7 +3,7 @@
 // Both parsers compute in 128 bits, digit by digit, so that nothing is rounded on the way and an
 // overflow is seen rather than wrapped.
 
-#include "daemon/units.h"
+#include "base/units.h"
 
 #include <algorithm>
 #include <array>
@@ -12,7 +12,7 @@
 
 #include <fmt/format.h>
 
-namespace usbd::daemon {
+namespace usbd {
 namespace {
 
 __extension__ using Wide = unsigned __int128;
@@ -206,4 +206,4 @@ std::string format_duration(std::chrono::nanoseconds duration) {
   return text;
 }
 
-}  // namespace usbd::daemon
+}  // namespace usbd

@@ -519,6 +519,17 @@ TEST(Emulation, FlushesOnceAfterALongTrimWithFua) {
                           "flush"));
 }
 
+TEST(Emulation, FlushesOnceAfterALongTrimWithFuaAlsoWhereTheDeviceHasFua) {
+  const uint64_t chunk = limits::kTrimChunk;
+  Shape shape = large(8 * chunk);
+  shape.capabilities.fua = Support::kNative;
+  Bench bench(shape);
+  EXPECT_EQ(bench.change({.op = Op::kTrim, .fua = true, .range = {0, 2 * chunk}}), 0);
+  EXPECT_THAT(bench.device.take_calls(),
+              ElementsAre(fmt::format("trim 0+{}", chunk), fmt::format("trim {}+{}", chunk, chunk),
+                          "flush"));
+}
+
 // --- claims ---
 
 TEST(Emulation, DropsAChangeWhoseRequesterIsGoneWhenItsTurnComes) {

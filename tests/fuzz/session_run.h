@@ -63,10 +63,11 @@ class SessionRun final : private nbd::SessionOwner {
   void record();
   void send_record();
   void say_request();
+  void repeat_request(unsigned times);
+  void place_request(nbd::StreamClient::Ask& ask, uint8_t shape);
   void say_options();
   std::string option_data(uint32_t number);
   void garbage();
-  void last_words();
   void device_record();
   void wire_record();
   void end_record();

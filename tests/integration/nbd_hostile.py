@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Clients that misbehave, many at a time, beside one that verifies what it writes: it must not
-# notice, and the daemon's memory stays bounded. Malformed input comes from a printed seed.
-# Timeout: 180
+# notice, and the daemon's memory stays bounded. Some break the protocol; others ask for nothing
+# wrong, but read no answer or stop in the middle. Malformed input comes from a printed seed.
+# Timeout: 300
 # Serial: yes
 
 import os
@@ -21,13 +22,20 @@ from lib import Daemon, main, need, wait_for  # noqa: E402
 need("usbdsrvd")
 MIB = 1 << 20
 MEMORY_MAX = 256 * MIB
+VOLUME = 64 * MIB
+# The verifying client has what is below this to itself.
+OURS = 24 * MIB
 # Generous, since other tests share the machine; what it must catch waits for a time limit of 10 s.
 LATENCY_MAX = 5.0
 SEED = int(os.environ.get("USBD_SEED", random.randrange(1 << 32)))
 
 OPTION = b"IHAVEOPT"
 GREETING = b"NBDMAGIC" + OPTION + struct.pack(">H", 3)
-READ, WRITE, DISCONNECT = 0, 1, 2
+READ, WRITE, FLUSH, TRIM, CACHE, ZERO, STATUS = 0, 1, 3, 4, 5, 6, 7
+LENGTHS = (512, 4096, 65536, MIB, 32 * MIB)
+# With file, clients hold buffers. What each has for itself, whatever others hold, becomes smaller
+# with their number; beside so many it is more than one request of the verifying client.
+HOLDERS = {"mem": 1000, "file": 100}
 
 
 def option(number, data=b"", length=None):
@@ -52,21 +60,39 @@ class Raw:
         self.socket.connect(daemon.socket)
 
     def receive(self, size):
-        data = b""
+        data = bytearray()
         while len(data) < size:
             more = self.socket.recv(size - len(data))
             if not more:
                 raise ConnectionError("the server closed the connection")
             data += more
-        return data
+        return bytes(data)
 
     def send(self, data):
         self.socket.sendall(data)
 
-    def enter(self):
+    def stuff(self, data, patience):
+        """Sends `data` again and again, until nothing more has been taken for so many seconds."""
+        self.socket.setblocking(False)
+        last = time.monotonic()
+        while time.monotonic() - last <= patience:
+            try:
+                if self.socket.send(data) > 0:
+                    last = time.monotonic()
+            except BlockingIOError:
+                time.sleep(0.001)
+            except OSError:
+                return  # closed, which is the server's right
+
+    def enter(self, structured=False):
+        """Past the handshake; with structured replies and base:allocation if asked."""
         assert self.receive(18) == GREETING
-        self.send(struct.pack(">L", 3) + option(1))
-        self.receive(10)
+        query = b"base:allocation"
+        context = struct.pack(">LLL", 0, 1, len(query)) + query
+        self.send(struct.pack(">L", 3) +
+                  (option(8) + option(10, context) if structured else b"") + option(1))
+        # Two acknowledgements and the number of the context; the export.
+        self.receive((20 + 24 + len(query) + 20 if structured else 0) + 10)
         return self
 
     def reply(self, cookie, size=0):
@@ -93,7 +119,7 @@ class Verifier(threading.Thread):
         rng = random.Random(SEED)
         try:
             while not self.finished.is_set():
-                offset, length = rng.randrange(48) * MIB, rng.randrange(1, 128 << 10)
+                offset, length = rng.randrange(OURS // MIB) * MIB, rng.randrange(1, 128 << 10)
                 data = rng.randbytes(length)
                 start = time.monotonic()
                 self.client.send(request(WRITE, offset, length, cookie=7) + data)
@@ -109,11 +135,14 @@ class Verifier(threading.Thread):
         self.start()
         return self
 
-    def __exit__(self, kind, value, trace):
+    def go_on(self):
         before = self.operations
+        wait_for(30, "the verifying client goes on",
+                 lambda: self.error or self.operations > before + 4)
+
+    def __exit__(self, kind, value, trace):
         if kind is None:
-            wait_for(30, "the verifying client goes on",
-                     lambda: self.error or self.operations > before)
+            self.go_on()
         self.finished.set()
         self.join()
         self.client.close()
@@ -133,14 +162,26 @@ def peak_memory(daemon):
 
 
 def beside_a_verifying_client(misbehave, device="mem"):
-    """The device itself is at most 64 MiB of the memory. mem is served from its own memory; with
-    file all clients share a budget of buffers, which those that misbehave must not keep."""
+    """The device itself is at most all of VOLUME in memory. mem is served from its own memory; with
+    file all clients share a budget of buffers, which those that misbehave must not keep. What
+    `misbehave` returns is closed after the verifying client has gone on beside it."""
     with Daemon(f"-dev-type={device}", "-store-dir=.", "-store-size=64MiB") as daemon:
-        with Verifier(daemon):
-            misbehave(daemon)
-        memory = peak_memory(daemon)
-        assert memory - 64 * MIB < MEMORY_MAX, f"the daemon took {memory >> 20} MiB"
+        with Verifier(daemon) as verifier:
+            clients = misbehave(daemon) or []
+            verifier.go_on()
+            for client in clients:
+                client.close()
+        memory = peak_memory(daemon) - (VOLUME if device == "mem" else 0)
+        assert memory < MEMORY_MAX, f"the daemon took {memory >> 20} MiB"
         Raw(daemon).enter().close()
+
+
+def with_each_device(misbehave):
+    for device in ("mem", "file"):
+        os.makedirs(device)
+        os.chdir(device)
+        beside_a_verifying_client(lambda daemon: misbehave(daemon, device), device)
+        os.chdir("..")
 
 
 def test_a_thousand_silent_connections():
@@ -173,7 +214,7 @@ def test_a_thousand_malformed_sessions():
             rng.choice((
                 noise(40), request(rng.randrange(12), rng.getrandbits(64), rng.getrandbits(32)),
                 request(READ, rng.randrange(1 << 27), rng.randrange(1 << 26), rng.getrandbits(6)),
-                request(WRITE, 64 * MIB - 5, 4096) + noise(4096)))
+                request(WRITE, VOLUME - 5, 4096) + noise(4096)))
             for _ in range(rng.randrange(1, 20)))
 
     def misbehave(daemon):
@@ -188,7 +229,6 @@ def test_a_thousand_malformed_sessions():
             except (OSError, ConnectionError):
                 pass
             client.close()
-    print(f"     seed {SEED}")
     beside_a_verifying_client(misbehave)
 
 
@@ -257,6 +297,82 @@ def test_clients_that_say_one_byte_at_a_time():
     beside_a_verifying_client(misbehave)
 
 
+def test_a_thousand_who_read_no_answers_of_flushes():
+    def misbehave(daemon, _):
+        clients = [Raw(daemon).enter() for _ in range(1000)]
+        for client in clients:
+            client.stuff(request(FLUSH, 0, 0) * 4096, 0.01)
+        return clients
+    with_each_device(misbehave)
+
+
+def test_many_who_read_no_data():
+    def misbehave(daemon, device):
+        clients = [Raw(daemon).enter() for _ in range(HOLDERS[device])]
+        for number, client in enumerate(clients):
+            client.stuff(request(READ, 0, LENGTHS[number % len(LENGTHS)]) * 1024, 0.01)
+        return clients
+    with_each_device(misbehave)
+
+
+def test_many_who_read_no_block_status():
+    def misbehave(daemon, _):
+        writer = Raw(daemon).enter()
+        for page in range(0, 4096, 2):  # as many extents as an answer may have
+            writer.send(request(WRITE, OURS + page * 4096, 4096) + b"x" * 4096)
+            writer.reply(1)
+        clients = [Raw(daemon).enter(structured=True) for _ in range(200)]
+        for client in clients:
+            client.stuff(request(STATUS, OURS, 16 * MIB) * 1024, 0.01)
+        return clients + [writer]
+    with_each_device(misbehave)
+
+
+def test_many_who_stop_in_the_middle_of_a_write():
+    def misbehave(daemon, device):
+        clients = [Raw(daemon).enter() for _ in range(HOLDERS[device])]
+        for number, client in enumerate(clients):
+            length = LENGTHS[number % len(LENGTHS)]
+            client.send(request(WRITE, OURS, 512) + bytes(512) +
+                        request(WRITE, OURS, length) + b"x" * 100)
+        return clients
+    with_each_device(misbehave)
+
+
+def test_many_overlapping_changes():
+    def misbehave(daemon, _):
+        clients = [Raw(daemon).enter() for _ in range(16)]
+        for client in clients:
+            client.stuff((request(WRITE, OURS + 100, 1000) + b"o" * 1000 +
+                          request(TRIM, OURS, 8192) +
+                          request(ZERO, OURS + 50, MIB)) * 64, 0.02)
+        return clients
+    with_each_device(misbehave)
+
+
+def test_a_part_of_a_request_and_then_silence():
+    def misbehave(daemon, _):
+        clients = [Raw(daemon).enter() for _ in range(200)]
+        for number, client in enumerate(clients):
+            client.send(request(WRITE, OURS, 512)[:1 + number % 28])
+        return clients
+    with_each_device(misbehave)
+
+
+def test_connections_that_come_and_go():
+    rng = random.Random(SEED)
+
+    def misbehave(daemon, _):
+        for _ in range(2000):
+            client = Raw(daemon)
+            if rng.random() < 0.7:
+                client.send(struct.pack(">L", 3) + option(1) + request(
+                    rng.choice((READ, FLUSH, CACHE, ZERO)), OURS, rng.choice((0, 512, MIB))))
+            client.close()
+    with_each_device(misbehave)
+
+
 soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 4096)), hard))
+print(f"     seed {SEED}")
 main(globals())

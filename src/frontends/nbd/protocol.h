@@ -16,7 +16,6 @@
 #include <string_view>
 
 #include "base/endian.h"
-#include "usbd/result.h"
 
 namespace usbd::nbd {
 
@@ -238,9 +237,6 @@ enum class WireError : uint32_t {
     default:
       return WireError::kIo;
   }
-}
-[[nodiscard]] inline WireError wire_error(const Error& error) {
-  return wire_error(error.number());
 }
 
 /// The whole answer to a request or, for a successful read without structured replies, its start.

@@ -77,7 +77,9 @@ class StreamClient {
   /// The same with a payload of `fill`s for a write.
   std::string request(Ask ask, char fill) {
     const size_t payload = ask.command == kWrite ? ask.length : 0;
-    return request(ask, payload).append(payload, fill);
+    std::string bytes = request(ask, payload);
+    bytes.append(payload, fill);
+    return bytes;
   }
   [[nodiscard]] uint64_t last_cookie() const { return last_cookie_; }
 

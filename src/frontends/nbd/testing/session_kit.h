@@ -53,7 +53,7 @@ class SessionKit final : public SessionOwner {
     uint64_t seed = 1;
   };
 
-  explicit SessionKit(Options options)
+  explicit SessionKit(const Options& options)
       : loop({.seed = options.seed, .step_time = Nanos(1)}),
         budget(options.budget),
         device(options.device),

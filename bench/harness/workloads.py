@@ -64,9 +64,10 @@ def by_name(name: str) -> Workload:
 class LoadGenerator:
     """Runs nbdload against a server and returns what it says."""
 
-    def __init__(self, programs: Path, seed: int):
+    def __init__(self, programs: Path, seed: int, fill_block: int):
         self.program = programs / "nbdload"
         self.seed = seed
+        self.fill_block = fill_block
         if not self.program.exists():
             raise BenchError(f"nbdload is not in {programs} (build it first)")
 
@@ -96,8 +97,8 @@ class LoadGenerator:
 
     def precondition(self, running: Running):
         """Writes every block once, with the verifiable pattern."""
-        self.must(running, "--op", "fill", "--block", "1MiB", "--depth", 4, "--verify", "--seed",
-                  self.seed, timeout=10 * GRACE_SECONDS)
+        self.must(running, "--op", "fill", "--block", self.fill_block, "--depth", 16, "--verify",
+                  "--seed", self.seed, timeout=10 * GRACE_SECONDS)
 
     def verify(self, running: Running, seconds: float):
         """Reads and rewrites at random for a while, and compares every byte that is read."""

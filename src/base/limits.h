@@ -61,6 +61,8 @@ inline constexpr uint64_t kBytesTotalMax = 96U << 20;
 inline constexpr size_t kReceiveBufferBytes = 256U << 10;
 inline constexpr uint32_t kDirectReceiveMin = 32U << 10;
 inline constexpr size_t kExtentsPerReplyMax = 1024;
+/// Searches for extents of one export at once.
+inline constexpr unsigned kExtentsInFlightMax = 16;
 
 // A connection that holds buffers others wait for must move this many bytes in this time.
 inline constexpr auto kSlowConnectionGrace = 3s;

@@ -5,71 +5,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <coroutine>
 
 #include "async/worker_pool.h"
 #include "base/assert.h"
-#include "base/mutex.h"
+#include "core/slots.h"
 #include "usbd/blocking_device.h"
 
 namespace usbd {
 namespace {
-
-/// Hands out the right to be on the pool. Threads: any.
-class Slots {
- public:
-  explicit Slots(unsigned count) : free_(count) {}
-
-  auto take() {
-    struct Awaiter : Waiter {
-      explicit Awaiter(Slots& s) : slots(s) {}
-      bool await_ready() const noexcept { return false; }
-      bool await_suspend(std::coroutine_handle<> handle) {
-        loop = &Loop::current();
-        resume.handle = handle;
-        return slots.enqueue(*this);
-      }
-      void await_resume() const noexcept {}
-      Slots& slots;
-    };
-    return Awaiter(*this);
-  }
-
-  void give() {
-    const MutexLock lock(mutex_);
-    if (first_ == nullptr) {
-      ++free_;
-      return;
-    }
-    Waiter& next = *first_;
-    first_ = next.next;
-    if (first_ == nullptr) last_ = nullptr;
-    next.loop->post(next.resume);  // the slot is the waiter's now
-  }
-
- private:
-  struct Waiter {
-    Loop* loop = nullptr;
-    ResumeWork resume;
-    Waiter* next = nullptr;
-  };
-
-  bool enqueue(Waiter& waiter) {
-    const MutexLock lock(mutex_);
-    if (free_ > 0) {
-      --free_;
-      return false;
-    }
-    (last_ != nullptr ? last_->next : first_) = &waiter;
-    last_ = &waiter;
-    return true;
-  }
-
-  Mutex mutex_;
-  unsigned free_ USBD_GUARDED_BY(mutex_);
-  Waiter* first_ USBD_GUARDED_BY(mutex_) = nullptr;
-  Waiter* last_ USBD_GUARDED_BY(mutex_) = nullptr;
-};
 
 class BlockingAdapter final : public Device {
  public:

@@ -153,7 +153,9 @@ TEST(BufferPool, LendsAlignedMemoryOfTheLengthAskedFor) {
     const BufferPool::Lease lease = pool.try_lease(length);
     ASSERT_TRUE(lease);
     EXPECT_EQ(lease.bytes().size(), length);
-    EXPECT_EQ(reinterpret_cast<uintptr_t>(lease.bytes().data()) % AlignedBuffer::kAlignment, 0U);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(lease.bytes().data()) %
+                  AlignedBuffer::alignment_of(lease.bytes().size()),
+              0U);
     lease.bytes().front() = lease.bytes().back() = std::byte{1};
     EXPECT_EQ(budget.free(), budget.total() - BufferPool::cost(length));
   }

@@ -187,6 +187,13 @@ Task<Result<std::vector<Extent>>> Export::extents(ByteRange range, size_t extent
     const Extent all{.length = range.length, .hole = false, .zero = false};
     co_return std::vector<Extent>{all};
   }
+  co_await extents_slots_.take();
+  Result<std::vector<Extent>> result = co_await find_extents(range, extents_max);
+  extents_slots_.give();
+  co_return result;
+}
+
+Task<Result<std::vector<Extent>>> Export::find_extents(ByteRange range, size_t extents_max) {
   const ByteRange blocks = whole_blocks(range);
   USBD_CO_TRY(std::vector<Extent> found, co_await device_.extents(blocks, extents_max));
   USBD_ASSERT(!found.empty() && found.size() <= extents_max);

@@ -16,8 +16,10 @@
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/log.h"
 #include "core/range_locks.h"
+#include "core/slots.h"
 #include "core/stats.h"
 #include "usbd/device.h"
 
@@ -154,6 +156,7 @@ class Export {
   Task<Result<void>> clear_aligned(Request piece);
   Task<Result<void>> write_zero_bytes(ByteRange range, bool fua);
   Task<Result<void>> apply(Request request, Bytes data);
+  Task<Result<std::vector<Extent>>> find_extents(ByteRange range, size_t extents_max);
   Task<Result<void>> change_in_pieces(Request request, Requester& requester);
 
   Device& device_;
@@ -162,6 +165,8 @@ class Export {
   const bool has_direct_;
   ExportInfo info_;
   RangeLocks locks_;
+  /// Each list of extents takes memory that no budget knows.
+  Slots extents_slots_{limits::kExtentsInFlightMax};
   Stats stats_;
   log::Limiter failure_log_;
 };

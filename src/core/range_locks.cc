@@ -18,16 +18,17 @@ size_t RangeLocks::first_ending_after(uint64_t offset) const {
   return static_cast<size_t>(it - held_.begin());
 }
 
-bool RangeLocks::is_free(ByteRange range) const {
-  const size_t index = first_ending_after(range.offset);
-  return index == held_.size() || held_[index].offset >= range.end();
-}
-
-bool RangeLocks::is_waited_for(ByteRange range) const {
-  for (const Waiter* waiter = first_waiter_; waiter != nullptr; waiter = waiter->next) {
-    if (waiter->range.overlaps(range)) return true;
+/// How many ranges that are held or waited for overlap `range`.
+size_t RangeLocks::blockers_of(ByteRange range) const {
+  size_t count = 0;
+  for (size_t i = first_ending_after(range.offset);
+       i < held_.size() && held_[i].offset < range.end(); ++i) {
+    ++count;
   }
-  return false;
+  for (const Waiting& waiting : waiting_) {
+    if (waiting.range.overlaps(range)) ++count;
+  }
+  return count;
 }
 
 void RangeLocks::insert(ByteRange range) {
@@ -44,7 +45,7 @@ void RangeLocks::erase(ByteRange range) {
 void RangeLocks::try_acquire(std::span<Claim> claims) {
   const MutexLock lock(mutex_);
   for (Claim& claim : claims) {
-    claim.held = is_free(claim.range) && !is_waited_for(claim.range);
+    claim.held = blockers_of(claim.range) == 0;
     if (claim.held) insert(claim.range);
   }
 }
@@ -53,22 +54,22 @@ void RangeLocks::release(std::span<Claim> claims) {
   const MutexLock lock(mutex_);
   for (Claim& claim : claims) {
     if (!claim.held) continue;
-    erase(claim.range);
     claim.held = false;
+    erase(claim.range);
+    grant_waiters(claim.range);
   }
-  if (first_waiter_ != nullptr) grant_waiters();
 }
 
 void RangeLocks::release(ByteRange range) {
   const MutexLock lock(mutex_);
   erase(range);
-  if (first_waiter_ != nullptr) grant_waiters();
+  grant_waiters(range);
 }
 
 void RangeLocks::try_acquire(Loan& loan) {
   const MutexLock lock(mutex_);
   loan.asked_ = false;
-  loan.held = is_free(loan.range) && !is_waited_for(loan.range);
+  loan.held = blockers_of(loan.range) == 0;
   if (!loan.held) return;
   insert(loan.range);
   loans_.push_back(&loan);
@@ -80,7 +81,7 @@ bool RangeLocks::give_back(Loan& loan) {
   erase(loan.range);
   std::erase(loans_, &loan);
   loan.held = false;
-  if (first_waiter_ != nullptr) grant_waiters();
+  grant_waiters(loan.range);
   return loan.asked_;
 }
 
@@ -92,46 +93,30 @@ void RangeLocks::ask_back(ByteRange range) {
   }
 }
 
-bool RangeLocks::enqueue(Waiter& waiter) {
+bool RangeLocks::enqueue(Waiter& waiter, ByteRange range) {
   const MutexLock lock(mutex_);
-  if (is_free(waiter.range) && !is_waited_for(waiter.range)) {
-    insert(waiter.range);
+  const size_t blockers = blockers_of(range);
+  if (blockers == 0) {
+    insert(range);
     return false;
   }
-  waiter.next = nullptr;
-  if (last_waiter_ != nullptr) {
-    last_waiter_->next = &waiter;
-  } else {
-    first_waiter_ = &waiter;
-  }
-  last_waiter_ = &waiter;
-  ask_back(waiter.range);
+  waiting_.push_back({.range = range, .blockers = blockers, .waiter = &waiter});
+  ask_back(range);
   return true;
 }
 
-void RangeLocks::grant_waiters() {
-  Waiter* still_waiting = nullptr;
-  Waiter* last = nullptr;
-  Waiter* waiter = std::exchange(first_waiter_, nullptr);
-  while (waiter != nullptr) {
-    Waiter* const next = waiter->next;
-    // first_waiter_ holds those before this one that go on waiting: it must not overtake them.
-    if (is_free(waiter->range) && !is_waited_for(waiter->range)) {
-      insert(waiter->range);
-      waiter->loop->post(waiter->resume);  // `waiter` may be gone after this
+/// `released` is held no longer: grants the ranges that waited for nothing else.
+void RangeLocks::grant_waiters(ByteRange released) {
+  size_t kept = 0;
+  for (Waiting waiting : waiting_) {
+    if (waiting.range.overlaps(released) && --waiting.blockers == 0) {
+      insert(waiting.range);
+      waiting.waiter->loop->post(waiting.waiter->resume);  // the waiter may be gone after this
     } else {
-      waiter->next = nullptr;
-      if (last != nullptr) {
-        last->next = waiter;
-      } else {
-        first_waiter_ = still_waiting = waiter;
-      }
-      last = waiter;
+      waiting_[kept++] = waiting;
     }
-    waiter = next;
   }
-  first_waiter_ = still_waiting;
-  last_waiter_ = last;
+  waiting_.resize(kept);
 }
 
 size_t RangeLocks::held_count() const {

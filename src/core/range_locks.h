@@ -9,7 +9,7 @@
 // - a request that a kernel has sent again on another socket (its first copy may still sit unread
 //   in the old one) is never followed by its own first copy: see frontends/nbd/session.h.
 //
-// A range is held by value: nothing points at its holder, only a waiter is a node in a list. The
+// A range is held by value: nothing points at its holder. The
 // exception is a Loan: its holder may keep it for long (a client's payload is under way, straight
 // into the device's memory), so it is asked to give the range back as soon as another wants it.
 
@@ -70,38 +70,43 @@ class RangeLocks {
 
  private:
   struct Waiter {
-    ByteRange range;
     Loop* loop = nullptr;
     ResumeWork resume;
-    Waiter* next = nullptr;
+  };
+  /// A range that is waited for. `blockers`: how many ranges that overlap it are held, or have been
+  /// waited for longer. Whatever overlaps it and comes later waits behind it, so each of them is
+  /// given up while this one waits.
+  struct Waiting {
+    ByteRange range;
+    size_t blockers;
+    Waiter* waiter;
   };
   struct Awaiter : Waiter {
-    Awaiter(RangeLocks& l, ByteRange wanted) : locks(l) { range = wanted; }
+    Awaiter(RangeLocks& l, ByteRange r) : locks(l), range(r) {}
     bool await_ready() const noexcept { return false; }
     bool await_suspend(std::coroutine_handle<> handle) {
       loop = &Loop::current();
       resume.handle = handle;
-      return locks.enqueue(*this);
+      return locks.enqueue(*this, range);
     }
     void await_resume() const noexcept {}
     RangeLocks& locks;
+    ByteRange range;
   };
 
   /// Takes the range at once (false) or queues the waiter (true).
-  bool enqueue(Waiter& waiter);
+  bool enqueue(Waiter& waiter, ByteRange range);
   [[nodiscard]] size_t first_ending_after(uint64_t offset) const USBD_REQUIRES(mutex_);
-  [[nodiscard]] bool is_free(ByteRange range) const USBD_REQUIRES(mutex_);
-  [[nodiscard]] bool is_waited_for(ByteRange range) const USBD_REQUIRES(mutex_);
+  [[nodiscard]] size_t blockers_of(ByteRange range) const USBD_REQUIRES(mutex_);
   void insert(ByteRange range) USBD_REQUIRES(mutex_);
   void erase(ByteRange range) USBD_REQUIRES(mutex_);
-  void grant_waiters() USBD_REQUIRES(mutex_);
+  void grant_waiters(ByteRange released) USBD_REQUIRES(mutex_);
   void ask_back(ByteRange range) USBD_REQUIRES(mutex_);
 
   mutable Mutex mutex_;
-  std::vector<ByteRange> held_ USBD_GUARDED_BY(mutex_);  // disjoint, in order of offset
-  std::vector<Loan*> loans_ USBD_GUARDED_BY(mutex_);     // those in held_
-  Waiter* first_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
-  Waiter* last_waiter_ USBD_GUARDED_BY(mutex_) = nullptr;
+  std::vector<ByteRange> held_ USBD_GUARDED_BY(mutex_);   // disjoint, in order of offset
+  std::vector<Loan*> loans_ USBD_GUARDED_BY(mutex_);      // those in held_
+  std::vector<Waiting> waiting_ USBD_GUARDED_BY(mutex_);  // in order of arrival
 };
 
 }  // namespace usbd

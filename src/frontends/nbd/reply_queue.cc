@@ -66,17 +66,14 @@ void ReplyQueue::error_chunk(uint64_t cookie, WireError error) {
   add({wire_bytes(header), wire_bytes(body)});
 }
 
-void ReplyQueue::status_chunk(uint64_t cookie, uint32_t context,
-                              std::vector<BlockStatusExtent> extents) {
-  const Bytes list = std::as_bytes(std::span(extents));
+void ReplyQueue::status_chunk(uint64_t cookie, uint32_t context, Bytes extents,
+                              BufferPool::Lease owner) {
   const ChunkHeader header{.flags = kChunkFlagDone,
                            .type = static_cast<uint16_t>(Chunk::kBlockStatus),
                            .cookie = cookie,
-                           .length = static_cast<uint32_t>(sizeof(BlockStatus) + list.size())};
+                           .length = static_cast<uint32_t>(sizeof(BlockStatus) + extents.size())};
   const BlockStatus body{.context_id = context};
-  Part& part = add({wire_bytes(header), wire_bytes(body)});
-  part.owned.assign(list.begin(), list.end());
-  part.payload = part.owned;
+  hold(add({wire_bytes(header), wire_bytes(body)}), extents, std::move(owner));
 }
 
 void ReplyQueue::raw(std::vector<std::byte> bytes) {

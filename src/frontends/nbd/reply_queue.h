@@ -27,7 +27,8 @@ class ReplyQueue {
   /// A successful read: one chunk.
   void data_chunk(uint64_t cookie, uint64_t offset, Bytes data, BufferPool::Lease owner);
   void error_chunk(uint64_t cookie, WireError error);
-  void status_chunk(uint64_t cookie, uint32_t context, std::vector<BlockStatusExtent> extents);
+  /// `extents`: BlockStatusExtent structs.
+  void status_chunk(uint64_t cookie, uint32_t context, Bytes extents, BufferPool::Lease owner);
   /// Bytes of the handshake.
   void raw(std::vector<std::byte> bytes);
 

@@ -5,6 +5,7 @@
 
 #include "frontends/nbd/reply_queue.h"
 
+#include <array>
 #include <string>
 #include <vector>
 
@@ -64,7 +65,9 @@ TEST_F(ReplyQueueTest, WritesRepliesAsTheSpecificationHasThem) {
   queue_.simple_data(7, bytes, {});
   queue_.data_chunk(8, 0x1122334455667788, bytes, {});
   queue_.error_chunk(9, WireError::kInvalid);
-  queue_.status_chunk(10, 1, {{.length = 512U, .flags = 3U}, {.length = 1024U, .flags = 0U}});
+  const std::array<BlockStatusExtent, 2> extents{
+      {{.length = 512U, .flags = 3U}, {.length = 1024U, .flags = 0U}}};
+  queue_.status_chunk(10, 1, std::as_bytes(std::span(extents)), {});
   EXPECT_EQ(queue_.size(), 5U);
   EXPECT_EQ(queue_.send(transport_), Sent::kAll);
   EXPECT_EQ(hex(wire_.take()),
@@ -159,7 +162,6 @@ TEST_F(ReplyQueueTest, SaysThatTheConnectionIsGone) {
 TEST_F(ReplyQueueTest, SendsTheSameStreamInAnyPieces) {
   SeededRng rng(5);
   StreamClient client(false);
-  std::string received;
   constexpr uint32_t kReplies = 3000;
   for (uint32_t i = 0; i < kReplies; ++i) {
     const auto length = static_cast<uint32_t>(rng.between(1, 9000));

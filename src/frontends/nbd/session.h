@@ -191,6 +191,7 @@ class Session final : private TransportUser, private Requester {
   bool run_read(BatchItem& item);
   bool run_write(BatchItem& item);
   bool run_write_with(BatchItem& item, bool held, BufferPool::Lease lease);
+  bool run_extents(BatchItem& item);
   void run_other(BatchItem& item);
   void refuse(const BatchItem& item);
   MutableBytes skip(MutableBytes data);
@@ -210,7 +211,7 @@ class Session final : private TransportUser, private Requester {
   Task<void> serve_read(BatchItem item, BufferPool::Lease lease);
   Task<void> serve_change(BatchItem item, BufferPool::Lease lease, bool claimed);
   Task<void> serve_other(BatchItem item);
-  Task<void> serve_extents(BatchItem item);
+  Task<void> serve_extents(BatchItem item, BufferPool::Lease lease);
   void done(const BatchItem& item, uint64_t bytes);
   void failed(const BatchItem& item, const Error& error);
   void finish_async(const BatchItem& item, const Result<void>& result, Nanos start);

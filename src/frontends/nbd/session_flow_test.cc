@@ -43,7 +43,8 @@ ScriptedDevice::Options hollow() {
   return options;
 }
 
-SessionKit::Options with(ScriptedDevice::Options device, uint64_t budget = limits::kBytesTotalMax) {
+SessionKit::Options with(const ScriptedDevice::Options& device,
+                         uint64_t budget = limits::kBytesTotalMax) {
   SessionKit::Options options;
   options.device = device;
   options.budget = budget;
@@ -252,6 +253,18 @@ TEST(SessionFlow, PaysForAWriteThatComesInPieces) {
   EXPECT_NE(other.client.answer(cookie), nullptr);
 }
 
+/// Asks for anything, anywhere near the device, at a pace that changes.
+void ask_at_random(Peer& peer, uint64_t size, SeededRng& rng) {
+  peer.wire.set_receive_max(rng.one_in(2) ? Wire::kNoLimit : rng.between(1, 5000));
+  peer.wire.set_room(rng.one_in(4) ? rng.below(20'000) : Wire::kNoLimit);
+  const uint64_t offset = rng.below(size + 1000);
+  const auto length = static_cast<uint32_t>(rng.below(rng.one_in(3) ? 200'000 : 5000));
+  peer.ask({.command = static_cast<uint16_t>(rng.below(7)),
+            .offset = offset,
+            .length = length,
+            .flags = rng.one_in(5) ? C::kFua : uint16_t{0}});
+}
+
 TEST(SessionFlow, ServesRandomLoadsWithALittleBudgetInManyOrders) {
   for (uint64_t seed = 1; seed <= 40; ++seed) {
     SCOPED_TRACE(seed);
@@ -270,14 +283,7 @@ TEST(SessionFlow, ServesRandomLoadsWithALittleBudgetInManyOrders) {
     for (int round = 0; round < 60; ++round) {
       const size_t who = rng.below(3);
       Peer& peer = *kit.peers[who];
-      peer.wire.set_receive_max(rng.one_in(2) ? Wire::kNoLimit : rng.between(1, 5000));
-      peer.wire.set_room(rng.one_in(4) ? rng.below(20'000) : Wire::kNoLimit);
-      const uint64_t offset = rng.below(device.size + 1000);
-      const auto length = static_cast<uint32_t>(rng.below(rng.one_in(3) ? 200'000 : 5000));
-      peer.ask({.command = static_cast<uint16_t>(rng.below(7)),
-                .offset = offset,
-                .length = length,
-                .flags = rng.one_in(5) ? C::kFua : uint16_t{0}});
+      ask_at_random(peer, device.size, rng);
       asked[who] = peer.client.pending() + answered(peer);
       if (rng.one_in(3)) kit.settle(10us);
     }

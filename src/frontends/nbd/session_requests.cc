@@ -202,6 +202,8 @@ bool Session::run_item(BatchItem& item) {
       return run_read(item);
     case Op::kWrite:
       return run_write(item);
+    case Op::kExtents:
+      return run_extents(item);
     default:
       run_other(item);
       return true;
@@ -313,6 +315,14 @@ bool Session::run_write_with(BatchItem& item, bool held, BufferPool::Lease buffe
   return true;
 }
 
+bool Session::run_extents(BatchItem& item) {
+  const size_t extents_max = item.request_one ? 1 : limits::kExtentsPerReplyMax;
+  BufferPool::Lease buffer = lease(extents_max * sizeof(BlockStatusExtent));
+  if (!buffer) return false;
+  scope_.spawn(serve_extents(item, std::move(buffer)));
+  return true;
+}
+
 void Session::run_other(BatchItem& item) {
   if (item.request.op == Op::kFlush) {
     const std::optional<Result<void>> result = export_->try_flush();
@@ -324,8 +334,6 @@ void Session::run_other(BatchItem& item) {
     } else {
       scope_.spawn(serve_other(item));
     }
-  } else if (item.request.op == Op::kExtents) {
-    scope_.spawn(serve_extents(item));
   } else if (item.request.op == Op::kCache) {
     scope_.spawn(serve_other(item));
   } else {
@@ -491,25 +499,32 @@ Task<void> Session::serve_other(BatchItem item) {
   finish_async(item, result, start);
 }
 
-Task<void> Session::serve_extents(BatchItem item) {
+/// `buffer`: for the answer, as large as it may become.
+Task<void> Session::serve_extents(BatchItem item, BufferPool::Lease buffer) {
   const Nanos start = batch_start_;
+  const uint64_t held = buffer.bytes().size();
   ++in_flight_;
+  in_flight_bytes_ += held;
   stats_->started(1);
-  const size_t extents_max = item.request_one ? 1 : limits::kExtentsPerReplyMax;
+  const size_t extents_max = held / sizeof(BlockStatusExtent);
   const Result<std::vector<Extent>> extents =
       co_await export_->extents(item.request.range, extents_max);
+  in_flight_bytes_ -= held;
   Result<void> result;
-  if (extents) {
-    std::vector<BlockStatusExtent> list;
+  if (!extents) {
+    result = extents.error();
+  } else if (state_ != State::kLost) {
+    size_t length = 0;
     for (const Extent& extent : *extents) {
       const uint32_t flags = (extent.hole ? kStateHole : 0U) | (extent.zero ? kStateZero : 0U);
-      list.push_back({.length = static_cast<uint32_t>(extent.length), .flags = flags});
+      const BlockStatusExtent entry{.length = static_cast<uint32_t>(extent.length), .flags = flags};
+      std::memcpy(buffer.bytes().subspan(length).data(), &entry, sizeof entry);
+      length += sizeof entry;
     }
-    if (state_ != State::kLost)
-      replies_.status_chunk(item.cookie, kBaseAllocationId, std::move(list));
-  } else {
-    result = extents.error();
+    const Bytes list = buffer.bytes().first(length);
+    replies_.status_chunk(item.cookie, kBaseAllocationId, list, std::move(buffer));
   }
+  buffer.reset();
   finish_async(item, result, start);
 }
 

@@ -60,8 +60,8 @@ struct FileIo {
   uint64_t offset = 0;
   /// kWrite: RWF_* flags; kAllocate: FALLOC_FL_* flags.
   int flags = 0;
-  /// The file goes through the page cache: its writes go to threads in batches, because io_uring
-  /// would hand each of them to a kernel thread on its own.
+  /// The file goes through the page cache: its writes are done by the loop while they do not wait,
+  /// else by threads in batches; io_uring would hand each to a kernel thread on its own.
   bool buffered = true;
   /// The system call's result: bytes moved or 0; a negative errno value on failure.
   int64_t result = 0;

@@ -15,6 +15,7 @@
 
 #include <liburing.h>
 
+#include "async/inline_writes.h"
 #include "async/worker_pool.h"
 #include "usbd/loop.h"
 
@@ -89,6 +90,7 @@ class EventLoop final : public Loop {
   void submit_files();
   bool prepare(FileIo& io);
   void reap_ring();
+  FileIo* write_inline(FileIo* first);
   void send_to_pool(FileIo* first);
   void sift_up(size_t slot);
   void sift_down(size_t slot);
@@ -107,6 +109,7 @@ class EventLoop final : public Loop {
   Queue deferred_;
   FileIo* files_head_ = nullptr;
   FileIo* files_tail_ = nullptr;
+  InlineWrites inline_writes_;
   std::vector<Timer*> timers_;  // a binary heap; slot 0 is unused
 
   /// What other threads posted, newest first.

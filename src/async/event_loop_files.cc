@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The file operations of an EventLoop. Those of one round go to the kernel together: to the ring,
-// or (buffered writes, and everything where there is no ring) to the pool in batches.
+// or (buffered writes, and everything where there is no ring) to the pool in batches. Short
+// buffered writes are done here, as long as they do not wait (inline_writes.h).
 
 #include <algorithm>
 
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -45,6 +47,18 @@ bool better_in_pool(const FileIo& io) {
 /// Whether others may wait behind it: not behind a sync, a synchronous write or an allocation.
 bool is_short(const FileIo& io) {
   return io.kind == FileIo::Kind::kRead || (io.kind == FileIo::Kind::kWrite && io.flags == 0);
+}
+
+bool may_be_inline(const FileIo& io) {
+  return io.kind == FileIo::Kind::kWrite && io.buffered && io.flags == 0 &&
+         io.length <= limits::kInlineWriteMax;
+}
+
+/// How often this thread has waited for something, rather than for the processor.
+long voluntary_switches() {
+  rusage usage{};
+  getrusage(RUSAGE_THREAD, &usage);
+  return usage.ru_nvcsw;
 }
 
 }  // namespace
@@ -109,7 +123,41 @@ void EventLoop::submit_files() {
     io_uring_submit(&ring_);
     reap_ring();
   }
+  if (pool_head != nullptr) pool_head = write_inline(pool_head);
   if (pool_head != nullptr) send_to_pool(pool_head);
+}
+
+/// Does the short buffered writes of a chain here, if they may be tried; returns the others. Those
+/// beyond the limits of a round stay submitted, so that the answers to the first leave before.
+FileIo* EventLoop::write_inline(FileIo* first) {
+  Nanos time = now();
+  if (!may_be_inline(*first) || !inline_writes_.may_try(time)) return first;
+  const long switches = voluntary_switches();
+  FileIo* rest = nullptr;
+  FileIo** rest_end = &rest;
+  unsigned count = 0;
+  uint64_t bytes = 0;
+  bool slow = false;
+  for (FileIo* io = first; io != nullptr;) {
+    FileIo* const next = io->next;
+    if (slow || !may_be_inline(*io)) {
+      *rest_end = io;
+      rest_end = &io->next;
+    } else if (count == limits::kInlineWritesPerRound || bytes >= limits::kInlineBytesPerRound) {
+      submit(*io);
+    } else {
+      ++count;
+      io->result = call(*io);
+      bytes += io->length;
+      ready_.push(*io->done);
+      const Nanos before = std::exchange(time, now());
+      slow = time - before > limits::kInlineStall;
+    }
+    io = next;
+  }
+  *rest_end = nullptr;
+  if (slow && voluntary_switches() != switches) inline_writes_.stalled(time);
+  return rest;
 }
 
 void EventLoop::reap_ring() {

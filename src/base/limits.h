@@ -25,6 +25,16 @@ inline constexpr size_t kPooledFramesPerClassMax = 1024;
 inline constexpr unsigned kFileBatchMax = 16;
 inline constexpr uint64_t kFileBatchBytesMax = 512U << 10;
 
+// Writes that a loop does itself (async/inline_writes.h): bytes of one, and how many, by count and
+// by bytes, until the loop looks for events again.
+inline constexpr uint64_t kInlineWriteMax = 1U << 20;
+inline constexpr unsigned kInlineWritesPerRound = 16;
+inline constexpr uint64_t kInlineBytesPerRound = 512U << 10;
+/// A write that took longer and gave up the processor has waited for something.
+inline constexpr auto kInlineStall = 1ms;
+inline constexpr auto kInlinePauseMin = 100ms;
+inline constexpr auto kInlinePauseMax = 30s;
+
 // Files. Devices in memory keep to the same: no call holds a lock or a thread for much over 10 ms.
 /// Bytes that one read or write asks of the kernel, which itself moves less than 2 GiB.
 inline constexpr uint64_t kFileTransferMax = 1U << 30;
@@ -60,6 +70,8 @@ inline constexpr uint64_t kBytesPerConnectionMax = 64U << 20;
 inline constexpr uint64_t kBytesTotalMax = 96U << 20;
 inline constexpr size_t kReceiveBufferBytes = 256U << 10;
 inline constexpr uint32_t kDirectReceiveMin = 32U << 10;
+/// Bytes that are received behind a payload that goes straight to its place.
+inline constexpr size_t kDirectLookahead = 4U << 10;
 inline constexpr size_t kExtentsPerReplyMax = 1024;
 /// Searches for extents of one export at once.
 inline constexpr unsigned kExtentsInFlightMax = 16;

@@ -83,7 +83,9 @@ bool Session::receive_once() {
     vectors[count++] = {incoming_.rest().data(), direct};
   }
   std::byte* const buffer = context_.receive_buffer.bytes().data() + LoopContext::kHeadroom;
-  const size_t room = owner_.receive_size();
+  size_t room = owner_.receive_size();
+  // What comes with the end of a large payload is copied again: little of the next one should.
+  if (direct > 0) room = std::min(room, limits::kDirectLookahead);
   vectors[count++] = {buffer, room};
   const int64_t received = transport_->receive(std::span(vectors).first(count));
   if (received == Transport::kWouldBlock) return false;

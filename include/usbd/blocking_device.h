@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // BlockingDevice: the easy way to write a device: plain functions that may wait. The framework
-// calls them from a bounded pool of threads and makes a Device of them (make_device).
+// calls them from a bounded pool of threads and makes a Device of them (make_device). While its
+// reads and writes prove short, a loop makes them on its own thread; should one wait after all,
+// another thread goes on with the loop.
 
 #pragma once
 
@@ -16,7 +18,8 @@
 
 namespace usbd {
 
-/// Threads:  called from the pool's threads, several at once unless single_threaded() says true.
+/// Threads:  called from threads of the pool and of the loops, several at once unless
+///           single_threaded() says true. None of them is a loop's during the call.
 /// Lifetime: memory passed in is valid during the call.
 /// Range:    offsets and lengths are within size() and multiples of block_size(), not empty.
 class BlockingDevice {
@@ -58,7 +61,8 @@ class BlockingDevice {
 class WorkerPool;
 
 /// Makes a Device of a BlockingDevice.
-/// Threads:  its calls run on `pool`, at most `concurrency_max` at once.
+/// Threads:  its calls run on `pool` or, while short, on the loop's thread, at most
+///           `concurrency_max` at once.
 /// Lifetime: `pool` outlives the device.
 std::unique_ptr<Device> make_device(std::unique_ptr<BlockingDevice> device, WorkerPool& pool,
                                     unsigned concurrency_max);

@@ -40,6 +40,16 @@ struct ResumeWork final : Work {
   std::coroutine_handle<> handle;
 };
 
+class CallPace;
+
+/// A call that may wait and is expected not to: Loop::call_here makes it on the loop's own thread.
+struct BlockingCall : Work {
+  /// Which calls it resembles. Lifetime: until the call has been made.
+  CallPace* pace = nullptr;
+  /// What it moves. Units: bytes.
+  uint64_t bytes = 0;
+};
+
 /// A timer node: `work` is posted to the loop when the loop's clock reaches `deadline`.
 struct Timer {
   Nanos deadline{0};
@@ -103,6 +113,12 @@ class Loop {
   /// The operations of one round go to the kernel together. Threads: the loop's own.
   /// Cancel: none: an operation is always awaited to its end before its buffer is freed.
   virtual void submit(FileIo& io) = 0;
+
+  /// Runs `call` on the thread that runs the loop, between two rounds; another thread goes on with
+  /// the loop if that takes long. While it runs its thread is no loop's: what it has to tell a
+  /// loop it posts. May hand it to a pool instead. Threads: the loop's own.
+  /// Returns false, and does nothing, if calls like this are better made elsewhere.
+  virtual bool call_here([[maybe_unused]] BlockingCall& call) { return false; }
 
   /// Awaitable: resumes the awaiting coroutine on this loop, from whichever thread it is on now.
   auto schedule() {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The rounds of an EventLoop, its queues and its wake-ups. Timers and files: event_loop_timers.cc,
-// event_loop_files.cc.
+// The rounds of an EventLoop, its queues and its wake-ups. Timers, files and blocking calls:
+// event_loop_timers.cc, event_loop_files.cc, event_loop_calls.cc.
 
 #include "async/event_loop.h"
 
@@ -21,19 +21,6 @@
 
 namespace usbd {
 
-/// Keeps the loop's destructor waiting while a thread that is not the loop's own is inside.
-class EventLoop::Visit {
- public:
-  explicit Visit(EventLoop& loop) : loop_(loop) { loop_.visits_.fetch_add(1); }
-  /// The last touch: the loop may be gone right after it.
-  ~Visit() { loop_.visits_.fetch_sub(1); }
-  Visit(const Visit&) = delete;
-  Visit& operator=(const Visit&) = delete;
-
- private:
-  EventLoop& loop_;
-};
-
 void EventLoop::Queue::push(Work& work) {
   work.next = nullptr;
   if (tail != nullptr) {
@@ -49,8 +36,19 @@ Work* EventLoop::Queue::take_all() {
   return std::exchange(head, nullptr);
 }
 
+Work* EventLoop::Queue::take_one() {
+  Work* const work = head;
+  head = work->next;
+  if (head == nullptr) tail = nullptr;
+  return work;
+}
+
 EventLoop::EventLoop(Options options, WorkerPool& file_pool)
-    : index_(options.index), want_uring_(options.use_uring), file_pool_(file_pool), timers_(1) {}
+    : index_(options.index),
+      want_uring_(options.use_uring),
+      file_pool_(file_pool),
+      watch_(options.watch),
+      timers_(1) {}
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(Options options, WorkerPool& file_pool) {
   std::unique_ptr<EventLoop> loop(new EventLoop(options, file_pool));
@@ -90,11 +88,14 @@ EventLoop::~EventLoop() {
   if (epoll_fd_ >= 0) close(epoll_fd_);
 }
 
-void EventLoop::run() {
+bool EventLoop::run() {
   Loop* const outer = current_or_null();
   set_current(this);
-  while (!stop_.exchange(false)) round();
+  thread_id_.store(gettid());
+  bool mine = true;
+  while (mine && !stop_.exchange(false)) mine = round();
   set_current(outer);
+  return mine;
 }
 
 void EventLoop::stop() {
@@ -109,13 +110,20 @@ void EventLoop::wake() {
   [[maybe_unused]] const ssize_t written = ::write(wake_fd_, &one, sizeof one);
 }
 
-void EventLoop::round() {
+/// False: the loop is another thread's now.
+bool EventLoop::round() {
   take_remote();
   run_queue(ready_);
   run_queue(deferred_);
   submit_files();
+  if (calls_.head != nullptr) {
+    if (!make_calls()) return false;
+    // What has been called for is answered before more is looked for.
+    if (calls_.head == nullptr) return true;
+  }
   wait_for_events();
   fire_timers();
+  return true;
 }
 
 void EventLoop::run_queue(Queue& queue) {
@@ -169,7 +177,10 @@ Nanos EventLoop::now() {
 
 void EventLoop::wait_for_events() {
   int timeout = wait_timeout_ms();
-  if (ready_.head != nullptr || deferred_.head != nullptr || files_head_ != nullptr) timeout = 0;
+  if (ready_.head != nullptr || deferred_.head != nullptr || files_head_ != nullptr ||
+      calls_.head != nullptr) {
+    timeout = 0;
+  }
   if (timeout != 0) {
     // Order matters: say that we sleep, then look once more for what was posted before that.
     sleeping_.store(true);

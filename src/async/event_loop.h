@@ -15,7 +15,7 @@
 
 #include <liburing.h>
 
-#include "async/inline_writes.h"
+#include "async/call_pace.h"
 #include "async/worker_pool.h"
 #include "usbd/loop.h"
 
@@ -32,12 +32,28 @@ class FdWatcher {
   ~FdWatcher() = default;
 };
 
+/// Who notices that a loop is stuck in a call that it makes itself.
+class CallWatch {
+ public:
+  /// A call begins. Threads: any.
+  void note_call() {
+    if (asleep_.load()) wake();
+  }
+
+ protected:
+  ~CallWatch() = default;
+  virtual void wake() = 0;
+  std::atomic<bool> asleep_{false};
+};
+
 class EventLoop final : public Loop {
  public:
   struct Options {
     /// Position among the loops of a runtime: statistics are kept per index.
     unsigned index = 0;
     bool use_uring = true;
+    /// Null: the loop makes no calls itself (call_here). Lifetime: outlives the running loop.
+    CallWatch* watch = nullptr;
   };
 
   /// Lifetime: `file_pool` outlives the loop.
@@ -48,7 +64,8 @@ class EventLoop final : public Loop {
   ~EventLoop() override;
 
   /// Runs rounds on the calling thread until stop(). May be called again after.
-  void run();
+  /// Returns false if another thread has to run the loop on: it was taken over.
+  bool run();
   /// Makes run() return after its present round. Threads: any.
   void stop();
 
@@ -67,6 +84,17 @@ class EventLoop final : public Loop {
   void arm(Timer& timer) override;
   void disarm(Timer& timer) override;
   void submit(FileIo& io) override;
+  bool call_here(BlockingCall& call) override;
+
+  // For the watch. Threads: any.
+  /// Goes on by one when a call begins, and when it ends or is taken over.
+  [[nodiscard]] uint64_t call_clock() const { return call_clock_.load(); }
+  [[nodiscard]] static bool in_call(uint64_t clock) { return clock % 2 == 1; }
+  /// The thread that runs the loop, as the kernel numbers it.
+  [[nodiscard]] pid_t thread_id() const { return thread_id_.load(); }
+  /// Takes the loop away from the thread that is in call `clock`: after true the caller sees to it
+  /// that another runs it. False: the call has ended.
+  [[nodiscard]] bool take_over(uint64_t clock);
 
  private:
   struct Queue {
@@ -74,13 +102,28 @@ class EventLoop final : public Loop {
     Work* tail = nullptr;
     void push(Work& work);
     Work* take_all();
+    Work* take_one();
   };
-  struct PoolBatch;
-  class Visit;
+  struct FileBatch;
+  /// Keeps the loop's destructor waiting while a thread is inside that need not be the loop's.
+  class Visit {
+   public:
+    explicit Visit(EventLoop& loop) : loop_(loop) { loop_.visits_.fetch_add(1); }
+    /// The last touch: the loop may be gone right after it.
+    ~Visit() { loop_.visits_.fetch_sub(1); }
+    Visit(const Visit&) = delete;
+    Visit& operator=(const Visit&) = delete;
+
+   private:
+    EventLoop& loop_;
+  };
 
   EventLoop(Options options, WorkerPool& file_pool);
   Result<void> open();
-  void round();
+  bool round();
+  bool make_calls();
+  bool make_call(BlockingCall& call);
+  [[nodiscard]] bool may_call(const BlockingCall& call, Nanos now) const;
   void run_queue(Queue& queue);
   void wake();
   void take_remote();
@@ -90,7 +133,8 @@ class EventLoop final : public Loop {
   void submit_files();
   bool prepare(FileIo& io);
   void reap_ring();
-  FileIo* write_inline(FileIo* first);
+  FileIo* write_here(FileIo* first);
+  FileBatch* next_batch(FileIo*& first);
   void send_to_pool(FileIo* first);
   void sift_up(size_t slot);
   void sift_down(size_t slot);
@@ -99,6 +143,7 @@ class EventLoop final : public Loop {
   const unsigned index_;
   const bool want_uring_;
   WorkerPool& file_pool_;
+  CallWatch* const watch_;
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
   bool ring_ok_ = false;
@@ -107,9 +152,10 @@ class EventLoop final : public Loop {
 
   Queue ready_;
   Queue deferred_;
+  Queue calls_;  // of BlockingCall
   FileIo* files_head_ = nullptr;
   FileIo* files_tail_ = nullptr;
-  InlineWrites inline_writes_;
+  CallPace write_pace_{limits::kShortWrite};
   std::vector<Timer*> timers_;  // a binary heap; slot 0 is unused
 
   /// What other threads posted, newest first.
@@ -117,6 +163,12 @@ class EventLoop final : public Loop {
   /// Whether the loop is about to sleep, so that a remote post must write to wake_fd_.
   std::atomic<bool> sleeping_{false};
   std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> call_clock_{0};
+  /// The pace of the call that is being made.
+  CallPace* pace_in_call_ = nullptr;
+  /// A thread that this loop was taken from is still in its call.
+  std::atomic<bool> call_lost_{false};
+  std::atomic<pid_t> thread_id_{0};
   /// Calls of other threads that may still touch this loop.
   std::atomic<unsigned> visits_{0};
   /// The events of the present wait; an unwatched watcher is struck out here.

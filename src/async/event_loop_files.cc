@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The file operations of an EventLoop. Those of one round go to the kernel together: to the ring,
-// or (buffered writes, and everything where there is no ring) to the pool in batches. Short
-// buffered writes are done here, as long as they do not wait (inline_writes.h).
+// or (buffered writes, and everything where there is no ring) to the pool in batches. Buffered
+// writes are calls of the loop's own while they are short (docs/adr/0008).
 
 #include <algorithm>
 
 #include <fcntl.h>
-#include <sys/resource.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -49,24 +48,34 @@ bool is_short(const FileIo& io) {
   return io.kind == FileIo::Kind::kRead || (io.kind == FileIo::Kind::kWrite && io.flags == 0);
 }
 
-bool may_be_inline(const FileIo& io) {
-  return io.kind == FileIo::Kind::kWrite && io.buffered && io.flags == 0 &&
-         io.length <= limits::kInlineWriteMax;
+/// A short write counts as a whole unit of the pace.
+uint64_t paced_bytes(const FileIo& io) {
+  return std::max(io.length, limits::kPacedBytes);
 }
 
-/// How often this thread has waited for something, rather than for the processor.
-long voluntary_switches() {
-  rusage usage{};
-  getrusage(RUSAGE_THREAD, &usage);
-  return usage.ru_nvcsw;
+bool may_be_here(const FileIo& io) {
+  return io.kind == FileIo::Kind::kWrite && io.buffered && io.flags == 0 &&
+         io.length <= limits::kOwnWriteBytesMax;
 }
 
 }  // namespace
 
-/// A chain of file operations that one pool thread does in a row.
-struct EventLoop::PoolBatch final : Work {
-  EventLoop* loop = nullptr;
-  FileIo* first = nullptr;
+/// A chain of file operations that one thread does in a row.
+struct EventLoop::FileBatch final : BlockingCall {
+  FileBatch(EventLoop& owner, FileIo& head) : loop(owner), first(&head) {
+    pace = &owner.write_pace_;
+    Work::run = [](Work& work) {
+      const std::unique_ptr<FileBatch> self(static_cast<FileBatch*>(&work));
+      for (FileIo* io = self->first; io != nullptr;) {
+        FileIo* const following = io->next;
+        io->result = call(*io);
+        self->loop.post(*io->done);  // `io` may be gone after this
+        io = following;
+      }
+    };
+  }
+  EventLoop& loop;
+  FileIo* first;
 };
 
 void EventLoop::submit(FileIo& io) {
@@ -123,40 +132,28 @@ void EventLoop::submit_files() {
     io_uring_submit(&ring_);
     reap_ring();
   }
-  if (pool_head != nullptr) pool_head = write_inline(pool_head);
+  if (pool_head != nullptr) pool_head = write_here(pool_head);
   if (pool_head != nullptr) send_to_pool(pool_head);
 }
 
-/// Does the short buffered writes of a chain here, if they may be tried; returns the others. Those
-/// beyond the limits of a round stay submitted, so that the answers to the first leave before.
-FileIo* EventLoop::write_inline(FileIo* first) {
-  Nanos time = now();
-  if (!may_be_inline(*first) || !inline_writes_.may_try(time)) return first;
-  const long switches = voluntary_switches();
+/// Makes calls of this loop of the short buffered writes of a chain, if they may be tried; returns
+/// the others.
+FileIo* EventLoop::write_here(FileIo* first) {
+  FileIo* here = nullptr;
+  FileIo** here_end = &here;
   FileIo* rest = nullptr;
   FileIo** rest_end = &rest;
-  unsigned count = 0;
-  uint64_t bytes = 0;
-  bool slow = false;
-  for (FileIo* io = first; io != nullptr;) {
-    FileIo* const next = io->next;
-    if (slow || !may_be_inline(*io)) {
-      *rest_end = io;
-      rest_end = &io->next;
-    } else if (count == limits::kInlineWritesPerRound || bytes >= limits::kInlineBytesPerRound) {
-      submit(*io);
-    } else {
-      ++count;
-      io->result = call(*io);
-      bytes += io->length;
-      ready_.push(*io->done);
-      const Nanos before = std::exchange(time, now());
-      slow = time - before > limits::kInlineStall;
-    }
-    io = next;
+  for (FileIo* io = first; io != nullptr; io = io->next) {
+    FileIo**& end = may_be_here(*io) ? here_end : rest_end;
+    *end = io;
+    end = &io->next;
   }
+  *here_end = nullptr;
   *rest_end = nullptr;
-  if (slow && voluntary_switches() != switches) inline_writes_.stalled(time);
+  while (here != nullptr) {
+    FileBatch* const batch = next_batch(here);
+    if (!call_here(*batch)) file_pool_.submit(*batch);
+  }
   return rest;
 }
 
@@ -174,32 +171,26 @@ void EventLoop::reap_ring() {
   in_ring_ -= seen;
 }
 
-void EventLoop::send_to_pool(FileIo* first) {
-  while (first != nullptr) {
-    auto* const batch = new PoolBatch;
-    batch->loop = this;
-    batch->first = first;
-    FileIo* last = first;
-    uint64_t bytes = first->length;
-    for (unsigned count = 1;
-         last->next != nullptr && count < limits::kFileBatchMax && is_short(*last) &&
-         is_short(*last->next) && bytes + last->next->length <= limits::kFileBatchBytesMax;
-         ++count) {
-      last = last->next;
-      bytes += last->length;
-    }
-    first = std::exchange(last->next, nullptr);
-    batch->run = [](Work& work) {
-      const std::unique_ptr<PoolBatch> self(static_cast<PoolBatch*>(&work));
-      for (FileIo* io = self->first; io != nullptr;) {
-        FileIo* const next = io->next;
-        io->result = call(*io);
-        self->loop->post(*io->done);  // `io` may be gone after this
-        io = next;
-      }
-    };
-    file_pool_.submit(*batch);
+/// Takes from a chain what one thread is to do in a row.
+EventLoop::FileBatch* EventLoop::next_batch(FileIo*& first) {
+  auto* const batch = new FileBatch(*this, *first);
+  FileIo* last = first;
+  batch->bytes = paced_bytes(*last);
+  uint64_t bytes = last->length;
+  for (unsigned count = 1;
+       last->next != nullptr && count < limits::kFileBatchMax && is_short(*last) &&
+       is_short(*last->next) && bytes + last->next->length <= limits::kFileBatchBytesMax;
+       ++count) {
+    last = last->next;
+    bytes += last->length;
+    batch->bytes += paced_bytes(*last);
   }
+  first = std::exchange(last->next, nullptr);
+  return batch;
+}
+
+void EventLoop::send_to_pool(FileIo* first) {
+  while (first != nullptr) file_pool_.submit(*next_batch(first));
 }
 
 }  // namespace usbd

@@ -16,12 +16,10 @@
 #include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <gtest/gtest.h>
 
-#include "async/inline_writes.h"
 #include "async/scope.h"
 #include "async/testing.h"
 
@@ -185,53 +183,6 @@ TEST(EventLoop, PerformsFileOperationsWithoutIoUring) {
   EXPECT_FALSE(test.loop().uses_uring());
   const TempFile file;
   test.run(many_file_operations(file.fd()));
-}
-
-/// Whether this process has a thread of TestLoop's pool.
-bool pool_has_threads() {
-  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
-    std::ifstream comm(task.path() / "comm");
-    std::string name;
-    if (std::getline(comm, name) && name == "test") return true;
-  }
-  return false;
-}
-
-Task<void> write_once(int fd, int flags) {
-  std::array<char, 512> data{};
-  FileIo write{.kind = FileIo::Kind::kWrite,
-               .fd = fd,
-               .data = data.data(),
-               .length = data.size(),
-               .flags = flags};
-  EXPECT_EQ(co_await Loop::current().perform(write), 512);
-}
-
-TEST(EventLoop, DoesShortBufferedWritesItselfAndNothingThatSurelyWaits) {
-  TestLoop test;
-  const TempFile file;
-  test.run(write_once(file.fd(), 0));
-  EXPECT_FALSE(pool_has_threads());
-  test.run(write_once(file.fd(), RWF_DSYNC));
-  EXPECT_TRUE(pool_has_threads());
-}
-
-TEST(InlineWrites, PausesTwiceAsLongEachTimeThatWritesWaitAgainSoon) {
-  InlineWrites writes;
-  Nanos now = 5s;
-  EXPECT_TRUE(writes.may_try(now));
-  for (Nanos pause = limits::kInlinePauseMin; pause < limits::kInlinePauseMax; pause *= 2) {
-    writes.stalled(now);
-    EXPECT_FALSE(writes.may_try(now + pause - 1ns));
-    EXPECT_TRUE(writes.may_try(now + pause));
-    now += pause;
-  }
-  writes.stalled(now);
-  EXPECT_FALSE(writes.may_try(now + limits::kInlinePauseMax - 1ns));
-  EXPECT_TRUE(writes.may_try(now + limits::kInlinePauseMax));
-  now += 2 * limits::kInlinePauseMax;  // for so long nothing has waited
-  writes.stalled(now);
-  EXPECT_TRUE(writes.may_try(now + limits::kInlinePauseMin));
 }
 
 struct StopWhenReadable final : FdWatcher {

@@ -4,10 +4,6 @@
 
 #include "async/runtime.h"
 
-#include <pthread.h>
-
-#include <fmt/format.h>
-
 #include "base/assert.h"
 
 namespace usbd {
@@ -19,22 +15,13 @@ Result<std::unique_ptr<Runtime>> Runtime::start(Options options) {
   std::unique_ptr<Runtime> runtime(new Runtime(options));
   for (unsigned index = 0; index < options.loops; ++index) {
     USBD_TRY(std::unique_ptr<EventLoop> loop,
-             EventLoop::create({.index = index, .use_uring = options.use_uring},
-                               runtime->blocking_pool_));
+             EventLoop::create(
+                 {.index = index, .use_uring = options.use_uring, .watch = &runtime->threads_},
+                 runtime->blocking_pool_));
     runtime->loops_.push_back(std::move(loop));
   }
-  for (unsigned index = 0; index < options.loops; ++index) {
-    runtime->threads_.emplace_back([&loop = *runtime->loops_[index], index] {
-      pthread_setname_np(pthread_self(), fmt::format("usbd-loop-{}", index).c_str());
-      loop.run();
-    });
-  }
+  runtime->threads_.start(runtime->loops_);
   return runtime;
-}
-
-Runtime::~Runtime() {
-  for (const auto& loop : loops_) loop->stop();
-  for (std::thread& thread : threads_) thread.join();
 }
 
 }  // namespace usbd

@@ -6,10 +6,10 @@
 #pragma once
 
 #include <memory>
-#include <thread>
 #include <vector>
 
 #include "async/event_loop.h"
+#include "async/loop_threads.h"
 #include "async/scope.h"
 #include "async/worker_pool.h"
 #include "usbd/result.h"
@@ -30,7 +30,7 @@ class Runtime {
   /// Makes the loops and starts their threads.
   static Result<std::unique_ptr<Runtime>> start(Options options);
   /// Stops the loops. Nothing may live on them any more.
-  ~Runtime();
+  ~Runtime() = default;
 
   [[nodiscard]] unsigned loop_count() const { return static_cast<unsigned>(loops_.size()); }
   /// Range: index < loop_count().
@@ -46,7 +46,7 @@ class Runtime {
   explicit Runtime(Options options);
 
   std::vector<std::unique_ptr<EventLoop>> loops_;
-  std::vector<std::thread> threads_;
+  LoopThreads threads_;
   /// After the loops, so that it ends before them: what it still does is posted to a loop.
   WorkerPool blocking_pool_;
 };

@@ -37,17 +37,22 @@ class WorkerPool {
 
   /// Awaitable: calls `function` on a thread of the pool and resumes the awaiting coroutine on its
   /// own loop with the result. Lifetime: `function` must outlive the await: name it first.
+  /// `own_pace`: the loop may make the call itself, if calls of this pace are short just now.
+  /// `bytes`: what the call moves.
   template <typename F>
-  auto run(F& function) {
+  auto run(F& function, CallPace* own_pace = nullptr, uint64_t bytes = 0) {
     using T = std::invoke_result_t<F&>;
-    struct Awaiter final : Work {
-      Awaiter(WorkerPool& p, F& f) : pool(p), called(f), home(Loop::current()) {
+    struct Awaiter final : BlockingCall {
+      Awaiter(WorkerPool& p, F& f, CallPace* own_pace, uint64_t moved)
+          : pool(p), called(f), home(Loop::current()) {
+        pace = own_pace;
+        bytes = moved;
         Work::run = [](Work& self) { static_cast<Awaiter&>(self).call(); };
       }
       bool await_ready() const noexcept { return false; }
       void await_suspend(std::coroutine_handle<> handle) {
         resume.handle = handle;
-        pool.submit(*this);
+        if (pace == nullptr || !home.call_here(*this)) pool.submit(*this);
       }
       T await_resume() { return std::move(*value); }
       void call() {
@@ -61,7 +66,7 @@ class WorkerPool {
       ResumeWork resume;
       std::optional<T> value;
     };
-    return Awaiter(*this, function);
+    return Awaiter(*this, function, own_pace, bytes);
   }
 
  private:

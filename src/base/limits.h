@@ -25,15 +25,24 @@ inline constexpr size_t kPooledFramesPerClassMax = 1024;
 inline constexpr unsigned kFileBatchMax = 16;
 inline constexpr uint64_t kFileBatchBytesMax = 512U << 10;
 
-// Writes that a loop does itself (async/inline_writes.h): bytes of one, and how many, by count and
-// by bytes, until the loop looks for events again.
-inline constexpr uint64_t kInlineWriteMax = 1U << 20;
-inline constexpr unsigned kInlineWritesPerRound = 16;
-inline constexpr uint64_t kInlineBytesPerRound = 512U << 10;
-/// A write that took longer and gave up the processor has waited for something.
-inline constexpr auto kInlineStall = 1ms;
-inline constexpr auto kInlinePauseMin = 100ms;
-inline constexpr auto kInlinePauseMax = 30s;
+// Calls that a loop makes itself (async/call_pace.h): the mean up to which those to a device and
+// writes to files are short, for each 64 KiB that they move; the bytes of the largest.
+inline constexpr auto kShortCall = 20us;
+inline constexpr auto kShortWrite = 100us;
+inline constexpr uint64_t kPacedBytes = 64U << 10;
+inline constexpr uint64_t kOwnCallBytesMax = 64U << 10;
+inline constexpr uint64_t kOwnWriteBytesMax = 1U << 20;
+/// How long a loop makes calls until it looks for events again.
+inline constexpr auto kOwnCallsTime = 100us;
+/// How long the pool makes the calls after they have been long.
+inline constexpr auto kCallPauseMin = 100ms;
+inline constexpr auto kCallPauseMax = 30s;
+/// How often the watch looks at loops that make calls (async/loop_threads.h); how often it sees one
+/// computing in the same call before it is given to another thread; how many times it looks at
+/// loops that make none before it sleeps.
+inline constexpr auto kWatchEvery = 2ms;
+inline constexpr unsigned kWatchPatience = 10;
+inline constexpr unsigned kWatchRoundsMin = 50;
 
 // Files. Devices in memory keep to the same: no call holds a lock or a thread for much over 10 ms.
 /// Bytes that one read or write asks of the kernel, which itself moves less than 2 GiB.

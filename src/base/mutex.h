@@ -6,6 +6,7 @@
 
 #pragma once
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 
@@ -53,6 +54,13 @@ class Condition {
   void wait(Mutex& mutex) USBD_REQUIRES(mutex) {
     std::unique_lock lock(mutex.mutex_, std::adopt_lock);
     condition_.wait(lock);
+    lock.release();
+  }
+  /// Returns after `time` at the latest.
+  template <typename Rep, typename Period>
+  void wait_for(Mutex& mutex, std::chrono::duration<Rep, Period> time) USBD_REQUIRES(mutex) {
+    std::unique_lock lock(mutex.mutex_, std::adopt_lock);
+    condition_.wait_for(lock, time);
     lock.release();
   }
   void notify_one() { condition_.notify_one(); }

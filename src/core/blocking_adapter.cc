@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Makes a Device of a BlockingDevice: each call runs on a pool thread, at most `concurrency_max` at
-// once; the rest wait in FIFO order in the coroutines that asked.
+// once; the rest wait in FIFO order in the coroutines that asked. While reads and writes are short
+// the loop makes the small ones itself (Loop::call_here).
 
 #include <algorithm>
 #include <bit>
 
+#include "async/call_pace.h"
 #include "async/worker_pool.h"
 #include "base/assert.h"
 #include "core/slots.h"
@@ -35,11 +37,11 @@ class BlockingAdapter final : public Device {
 
   Task<Result<void>> read(uint64_t offset, MutableBytes data) override {
     auto call = [this, offset, data] { return device_->read_at(offset, data); };
-    co_return co_await on_pool(call);
+    co_return co_await on_pool(call, data.size());
   }
   Task<Result<void>> write(uint64_t offset, Bytes data, WriteFlags flags) override {
     auto call = [this, offset, data, flags] { return device_->write_at(offset, data, flags); };
-    co_return co_await on_pool(call);
+    co_return co_await on_pool(call, flags.fua ? 0 : data.size());
   }
   Task<Result<void>> flush() override {
     auto call = [this] { return device_->flush(); };
@@ -68,10 +70,12 @@ class BlockingAdapter final : public Device {
 
  private:
   /// Lifetime: `call` is a local of the coroutine that awaits this.
+  /// `bytes`: of a read or write that may be short; 0: of no such call.
   template <typename F>
-  Task<std::invoke_result_t<F&>> on_pool(F& call) {
+  Task<std::invoke_result_t<F&>> on_pool(F& call, uint64_t bytes = 0) {
+    const bool may_be_short = bytes > 0 && bytes <= limits::kOwnCallBytesMax;
     co_await slots_.take();
-    auto result = co_await pool_.run(call);
+    auto result = co_await pool_.run(call, may_be_short ? &pace_ : nullptr, bytes);
     slots_.give();
     co_return result;
   }
@@ -79,6 +83,7 @@ class BlockingAdapter final : public Device {
   std::unique_ptr<BlockingDevice> device_;
   WorkerPool& pool_;
   Slots slots_;
+  CallPace pace_{limits::kShortCall};
   Capabilities capabilities_;
   Geometry geometry_;
 };

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <string>
 
 #include <fcntl.h>
 #include <pthread.h>
@@ -60,7 +61,9 @@ LoopThreads::~LoopThreads() {
 }
 
 void LoopThreads::drive(Seat& seat) {
-  name_thread(fmt::format("usbd-loop-{}", seat.loop->index()));
+  const std::string running = fmt::format("usbd-loop-{}", seat.loop->index());
+  const std::string spare = fmt::format("usbd-spare-{}", seat.loop->index());
+  name_thread(spare);
   mutex_.lock();
   while (!seat.stopped) {
     if (!seat.vacant) {
@@ -69,7 +72,9 @@ void LoopThreads::drive(Seat& seat) {
     }
     seat.vacant = false;
     mutex_.unlock();
+    name_thread(running);
     const bool stopped = seat.loop->run();
+    name_thread(spare);
     mutex_.lock();
     if (stopped) seat.stopped = true;
   }

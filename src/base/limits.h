@@ -85,9 +85,14 @@ inline constexpr size_t kExtentsPerReplyMax = 1024;
 /// Searches for extents of one export at once.
 inline constexpr unsigned kExtentsInFlightMax = 16;
 
-// A connection that holds buffers others wait for must move this many bytes in this time.
-inline constexpr auto kSlowConnectionGrace = 3s;
+// Slow connections. One that holds buffers others wait for must move so many bytes in the grace, or
+// it is closed. The more wait, the shorter the grace, so that they do not add up: it is the longest
+// while up to so many wait, and the shortest from ten times as many on.
 inline constexpr uint64_t kSlowConnectionBytes = 256U << 10;
+inline constexpr auto kSlowConnectionGraceMax = 3s;
+inline constexpr unsigned kSlowConnectionFew = 4;
+/// More than a lost TCP segment takes to be sent again; a link of 1 MB/s is fast enough for it.
+inline constexpr auto kSlowConnectionGraceMin = 300ms;
 
 // Connections.
 inline constexpr unsigned kConnectionsMax = 1024;

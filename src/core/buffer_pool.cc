@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The line at the budget, and the buffers that are kept.
+// The lines at the budget, and the buffers that are kept.
 
 #include "core/buffer_pool.h"
 
+#include <algorithm>
 #include <bit>
 
 #include "base/assert.h"
@@ -13,7 +14,7 @@ namespace usbd {
 bool Budget::try_take(uint64_t bytes) {
   USBD_ASSERT(bytes <= total_);
   const MutexLock lock(mutex_);
-  if (first_ != nullptr || free_ < bytes) return false;
+  if (waiting_ > 0 || free_ < bytes) return false;
   free_ -= bytes;
   return true;
 }
@@ -21,24 +22,26 @@ bool Budget::try_take(uint64_t bytes) {
 bool Budget::take_or_wait(Waiter& waiter) {
   USBD_ASSERT(waiter.bytes <= total_);
   const MutexLock lock(mutex_);
-  if (first_ == nullptr && free_ >= waiter.bytes) {
+  if (waiting_ == 0 && free_ >= waiter.bytes) {
     free_ -= waiter.bytes;
     return true;
   }
-  ++waits_;
-  waiter.next = nullptr;
-  (last_ != nullptr ? last_->next : first_) = &waiter;
-  last_ = &waiter;
-  return false;
+  join(waiter);
+  Waiter* const served = serve_next();
+  USBD_ASSERT(served == nullptr || served == &waiter);  // what did not fit still does not
+  return served != nullptr;
 }
 
 bool Budget::stop_waiting(Waiter& waiter) {
   const MutexLock lock(mutex_);
+  Line& line = line_of(waiter);
   Waiter* before = nullptr;
-  for (Waiter* at = first_; at != nullptr; before = at, at = at->next) {
+  for (Waiter* at = line.first; at != nullptr; before = at, at = at->next) {
     if (at != &waiter) continue;
-    (before != nullptr ? before->next : first_) = at->next;
-    if (last_ == at) last_ = before;
+    (before != nullptr ? before->next : line.first) = at->next;
+    if (line.last == at) line.last = before;
+    --waiting_;
+    serve();  // what was too little for it may be enough for others
     return true;
   }
   return false;
@@ -48,28 +51,54 @@ void Budget::give(uint64_t bytes) {
   const MutexLock lock(mutex_);
   free_ += bytes;
   USBD_ASSERT(free_ <= total_);
-  while (first_ != nullptr && first_->bytes <= free_) {
-    Waiter& waiter = *first_;
-    first_ = waiter.next;
-    if (first_ == nullptr) last_ = nullptr;
-    free_ -= waiter.bytes;
-    waiter.loop->post(*waiter.granted);  // `waiter` may be gone after this
+  serve();
+}
+
+Budget::Line& Budget::line_of(const Waiter& waiter) {
+  return lines_[static_cast<size_t>(std::bit_width(waiter.bytes >> 1))];
+}
+
+void Budget::join(Waiter& waiter) {
+  Line& line = line_of(waiter);
+  waiter.next = nullptr;
+  if (line.first == nullptr) line.turn = std::max(line.turn, turn_);
+  (line.first != nullptr ? line.last->next : line.first) = &waiter;
+  line.last = &waiter;
+  ++waiting_;
+}
+
+/// The line whose turn it is: the smaller requests' if it is that of several. Null: nobody waits.
+Budget::Line* Budget::next_line() {
+  Line* next = nullptr;
+  for (Line& line : lines_) {
+    if (line.first != nullptr && (next == nullptr || line.turn < next->turn)) next = &line;
+  }
+  return next;
+}
+
+/// Takes the bytes for the one whose turn it is, and takes that out of its line. Null: nobody waits
+/// or the bytes are not there; they are kept until they are, or large requests would wait for ever.
+Budget::Waiter* Budget::serve_next() {
+  Line* const line = waiting_ > 0 ? next_line() : nullptr;
+  if (line == nullptr || line->first->bytes > free_) return nullptr;
+  Waiter& waiter = *line->first;
+  line->first = waiter.next;
+  turn_ = line->turn;
+  line->turn += waiter.bytes;
+  free_ -= waiter.bytes;
+  --waiting_;
+  return &waiter;
+}
+
+void Budget::serve() {
+  while (Waiter* const waiter = serve_next()) {
+    waiter->loop->post(*waiter->granted);  // `waiter` may be gone after this
   }
 }
 
-bool Budget::is_tight() const {
+size_t Budget::waiting() const {
   const MutexLock lock(mutex_);
-  return first_ != nullptr || free_ < total_ / 4;
-}
-
-bool Budget::has_waiters() const {
-  const MutexLock lock(mutex_);
-  return first_ != nullptr;
-}
-
-uint64_t Budget::waits() const {
-  const MutexLock lock(mutex_);
-  return waits_;
+  return waiting_;
 }
 
 uint64_t Budget::free() const {

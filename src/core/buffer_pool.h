@@ -2,7 +2,12 @@
 //
 // Memory for the payloads of requests whose device has no direct memory. The Budget bounds what all
 // connections hold together; a BufferPool, one per loop, keeps freed buffers for the next request.
-// Who finds the budget used up waits in line: nobody overtakes a large request with small ones.
+//
+// Who finds the budget used up waits, in a line of those that want about as much (within a factor
+// of two). The lines take turns such that each is handed as many bytes as any other. So a small
+// request waits for few large ones however many there are, and small ones cannot starve a large
+// one: after one large request the next waits until the other lines have been handed as much, and
+// no longer. Ref: docs/adr/0009-shared-buffers.md.
 
 #pragma once
 
@@ -20,7 +25,8 @@ namespace usbd {
 /// Bytes that may still be handed out. Threads: any.
 class Budget {
  public:
-  /// A place in the line. Posted to `loop` when the bytes have been taken for the waiter.
+  /// A place in a line. `granted` is posted to `loop` when the bytes have been taken for the
+  /// waiter.
   struct Waiter {
     uint64_t bytes = 0;
     Loop* loop = nullptr;
@@ -39,20 +45,33 @@ class Budget {
   void give(uint64_t bytes);
 
   [[nodiscard]] uint64_t total() const { return total_; }
-  /// Whether less than a quarter is left, or somebody waits.
-  [[nodiscard]] bool is_tight() const;
-  [[nodiscard]] bool has_waiters() const;
-  /// How often anybody had to wait, ever. Two equal answers: nobody had to in between.
-  [[nodiscard]] uint64_t waits() const;
+  /// How many wait.
+  [[nodiscard]] size_t waiting() const;
   [[nodiscard]] uint64_t free() const;
 
  private:
+  /// Those that want from a power of two to below the next.
+  struct Line {
+    Waiter* first = nullptr;
+    Waiter* last = nullptr;
+    /// When its first is served: the line with the lowest goes next, and moves on by what it got.
+    /// Units: bytes.
+    uint64_t turn = 0;
+  };
+
+  [[nodiscard]] Line& line_of(const Waiter& waiter) USBD_REQUIRES(mutex_);
+  void join(Waiter& waiter) USBD_REQUIRES(mutex_);
+  [[nodiscard]] Line* next_line() USBD_REQUIRES(mutex_);
+  [[nodiscard]] Waiter* serve_next() USBD_REQUIRES(mutex_);
+  void serve() USBD_REQUIRES(mutex_);
+
   const uint64_t total_;
   mutable Mutex mutex_;
   uint64_t free_ USBD_GUARDED_BY(mutex_);
-  uint64_t waits_ USBD_GUARDED_BY(mutex_) = 0;
-  Waiter* first_ USBD_GUARDED_BY(mutex_) = nullptr;
-  Waiter* last_ USBD_GUARDED_BY(mutex_) = nullptr;
+  std::array<Line, 64> lines_ USBD_GUARDED_BY(mutex_);
+  size_t waiting_ USBD_GUARDED_BY(mutex_) = 0;
+  /// The turn that was served last; a line in which nobody waited has no claim to older ones.
+  uint64_t turn_ USBD_GUARDED_BY(mutex_) = 0;
 };
 
 /// Threads: one loop's.

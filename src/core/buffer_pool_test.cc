@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What is taken comes back, nobody is overtaken, and no buffer is smaller than what it costs.
+// What is taken comes back, nobody waits longer than is fair, and no buffer is smaller than what it
+// costs.
 
 #include "core/buffer_pool.h"
 
@@ -67,23 +68,90 @@ TEST_F(BudgetTest, HandsOutWhatItHasAndNoMore) {
   EXPECT_EQ(budget_.free(), budget_.total());
 }
 
-TEST_F(BudgetTest, ServesTheLineInOrderAndLetsNobodyOvertake) {
+TEST_F(BudgetTest, ServesThoseWhoWantAboutAsMuchInTheOrderTheyCame) {
+  EXPECT_TRUE(budget_.try_take(95));
+  NotingWaiter first(1, 60, loop_, served_);
+  NotingWaiter second(2, 33, loop_, served_);
+  NotingWaiter third(3, 60, loop_, served_);
+  for (NotingWaiter* one : {&first, &second, &third}) {
+    EXPECT_FALSE(budget_.take_or_wait(one->waiter));
+  }
+  EXPECT_EQ(budget_.waiting(), 3U);
+  give(40);
+  EXPECT_EQ(served_, Ids{}) << "there is enough for 2, but 1 came first";
+  give(20);
+  EXPECT_EQ(served_, Ids{1});
+  give(35);
+  EXPECT_EQ(served_, (Ids{1, 2}));
+  give(60);
+  EXPECT_EQ(served_, (Ids{1, 2, 3}));
+  EXPECT_EQ(budget_.waiting(), 0U);
+  give(93);
+}
+
+TEST_F(BudgetTest, GivesWhatIsTooLittleForALargeOneToASmallOne) {
   EXPECT_TRUE(budget_.try_take(90));
   NotingWaiter large(1, 80, loop_, served_);
-  NotingWaiter small(2, 5, loop_, served_);
+  NotingWaiter small(2, 8, loop_, served_);
   EXPECT_FALSE(budget_.take_or_wait(large.waiter));
-  EXPECT_FALSE(budget_.take_or_wait(small.waiter)) << "5 are free, but 1 came first";
-  EXPECT_FALSE(budget_.try_take(1));
-  EXPECT_TRUE(budget_.has_waiters());
-  give(60);
-  EXPECT_EQ(served_, Ids{});
-  give(10);
+  EXPECT_FALSE(budget_.try_take(1)) << "only in line";
+  EXPECT_TRUE(budget_.take_or_wait(small.waiter));
+  EXPECT_EQ(budget_.waiting(), 1U);
+  give(78);
   EXPECT_EQ(served_, Ids{1});
-  EXPECT_TRUE(budget_.has_waiters());
-  give(20);
+  give(100);
+}
+
+TEST_F(BudgetTest, LetsSmallOnesOvertakeUntilTheyHaveHadAsMuchAsTheLargeOnes) {
+  EXPECT_TRUE(budget_.try_take(100));
+  NotingWaiter first(1, 64, loop_, served_);
+  NotingWaiter second(2, 64, loop_, served_);
+  EXPECT_FALSE(budget_.take_or_wait(first.waiter));
+  EXPECT_FALSE(budget_.take_or_wait(second.waiter));
+  give(64);
+  EXPECT_EQ(served_, Ids{1});
+  uint64_t overtaken = 0;
+  while (served_.size() == 1) {
+    ASSERT_LT(overtaken, 1000U) << "it starves";
+    budget_.give(8);
+    NotingWaiter small(3, 8, loop_, served_);
+    if (budget_.take_or_wait(small.waiter)) {
+      overtaken += 8;
+    } else {
+      EXPECT_TRUE(budget_.stop_waiting(small.waiter));
+    }
+    loop_.run_until_idle();
+  }
   EXPECT_EQ(served_, (Ids{1, 2}));
-  EXPECT_EQ(budget_.free(), 15U);
-  give(85);
+  EXPECT_EQ(overtaken, 64U + 8U) << "at a tie the small ones go first";
+  give(budget_.total() - budget_.free());
+}
+
+/// The reason for the lines: a thousand who want much, and keep it, before one who wants little.
+TEST_F(BudgetTest, ServesASmallOneSoonBehindAThousandLargeOnes) {
+  EXPECT_TRUE(budget_.try_take(96));
+  std::vector<std::unique_ptr<NotingWaiter>> large;
+  for (int i = 0; i < 1000; ++i) {
+    large.push_back(std::make_unique<NotingWaiter>(i, 32, loop_, served_));
+    EXPECT_FALSE(budget_.take_or_wait(large.back()->waiter));
+  }
+  give(32);
+  give(32);
+  for (int round = 1; round < 100; ++round) {
+    served_.clear();
+    NotingWaiter small(-1, 5, loop_, served_);
+    const bool at_once = budget_.take_or_wait(small.waiter);
+    for (int gives = 0; !at_once && std::ranges::count(served_, -1) == 0; ++gives) {
+      ASSERT_LT(gives, 3) << round;
+      give(32);
+    }
+    give(5);
+  }
+  EXPECT_GT(budget_.waiting(), 800U) << "that was not because all others had their turn";
+  for (const auto& one : large) {
+    [[maybe_unused]] const bool waited = budget_.stop_waiting(one->waiter);
+  }
+  give(budget_.total() - budget_.free());
 }
 
 TEST_F(BudgetTest, TakesAtOnceWhereNobodyWaits) {
@@ -116,19 +184,16 @@ TEST_F(BudgetTest, LetsAnyoneLeaveTheLine) {
   EXPECT_EQ(budget_.free(), budget_.total());
 }
 
-TEST_F(BudgetTest, IsTightBelowAQuarterOrWhenSomebodyWaits) {
-  EXPECT_TRUE(budget_.try_take(75));
-  EXPECT_FALSE(budget_.is_tight());
-  EXPECT_TRUE(budget_.try_take(1));
-  EXPECT_TRUE(budget_.is_tight());
-  give(46);
-  EXPECT_FALSE(budget_.is_tight());
-  NotingWaiter one(1, 80, loop_, served_);
-  EXPECT_FALSE(budget_.take_or_wait(one.waiter));
-  EXPECT_TRUE(budget_.is_tight());
-  give(30);
-  EXPECT_EQ(served_, Ids{1});
-  give(80);
+TEST_F(BudgetTest, ServesThoseForWhomItWasEnoughWhenALargeOneLeaves) {
+  EXPECT_TRUE(budget_.try_take(30));
+  NotingWaiter large(1, 100, loop_, served_);
+  NotingWaiter next(2, 70, loop_, served_);
+  EXPECT_FALSE(budget_.take_or_wait(large.waiter));
+  EXPECT_FALSE(budget_.take_or_wait(next.waiter));
+  EXPECT_TRUE(budget_.stop_waiting(large.waiter));
+  loop_.run_until_idle();
+  EXPECT_EQ(served_, Ids{2});
+  give(100);
 }
 
 using BudgetDeathTest = BudgetTest;
@@ -261,7 +326,7 @@ TEST(Budget, IsSharedByLoopsWithoutLossOrDeadlock) {
   }
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(budget.free(), budget.total());
-  EXPECT_FALSE(budget.has_waiters());
+  EXPECT_EQ(budget.waiting(), 0U);
 }
 
 }  // namespace

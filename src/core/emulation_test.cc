@@ -206,6 +206,12 @@ Capabilities native() {
           .extents = Support::kNative};
 }
 
+Shape native_blocks_of(uint32_t block_size, uint64_t blocks) {
+  Shape shape = blocks_of(block_size, blocks);
+  shape.capabilities = native();
+  return shape;
+}
+
 // --- writes ---
 
 TEST(Emulation, PassesWholeBlocksThrough) {
@@ -319,9 +325,7 @@ TEST(Emulation, DoesNotFlushAfterAFailedWrite) {
 }
 
 TEST(Emulation, HandsFuaToADeviceThatHasIt) {
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
-  Bench bench(shape);
+  Bench bench(native_blocks_of(512, 8));
   EXPECT_EQ(bench.write({100, 1024}, 1, true), 0);
   EXPECT_THAT(bench.device.take_calls(),
               ElementsAre("read 0+512", "write 0+512 fua", "write 512+512 fua", "read 1024+512",
@@ -334,8 +338,7 @@ TEST(Emulation, HandsFuaToADeviceThatHasIt) {
 // --- trims and zeroings ---
 
 TEST(Emulation, ZeroesTheRaggedEdgesOfATrim) {
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
+  Shape shape = native_blocks_of(512, 8);
   shape.capabilities.fua = Support::kEmulated;
   Bench bench(shape);
   EXPECT_EQ(bench.write({0, 4096}, 1), 0);
@@ -347,8 +350,7 @@ TEST(Emulation, ZeroesTheRaggedEdgesOfATrim) {
 }
 
 TEST(Emulation, ZeroesWithinOneBlock) {
-  Shape shape = blocks_of(4096, 2);
-  shape.capabilities = native();
+  Shape shape = native_blocks_of(4096, 2);
   for (const Op op : {Op::kTrim, Op::kWriteZeroes}) {
     Bench bench(shape);
     EXPECT_EQ(bench.write({0, 8192}, 1), 0);
@@ -382,9 +384,7 @@ TEST(Emulation, WritesZerosWhereTheDeviceHasNoZeroing) {
 }
 
 TEST(Emulation, WritesZerosWhenTheDeviceCannotZeroThisOnce) {
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
-  Bench bench(shape);
+  Bench bench(native_blocks_of(512, 8));
   bench.device.fail(1, Errc::kNotSupported);
   EXPECT_EQ(bench.change({.op = Op::kWriteZeroes, .fua = true, .no_hole = true, .range = {0, 512}}),
             0);
@@ -404,9 +404,7 @@ TEST(Emulation, RefusesFastZeroingRatherThanBeSlow) {
   EXPECT_EQ(none.change(ragged), EOPNOTSUPP);
   EXPECT_THAT(none.device.take_calls(), IsEmpty()) << "nothing is changed before it is refused";
 
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
-  Bench has(shape);
+  Bench has(native_blocks_of(512, 8));
   EXPECT_EQ(has.change(fast), 0);
   EXPECT_THAT(has.device.take_calls(), ElementsAre("zero 0+1024 fast"));
   has.device.fail(1, Errc::kNotSupported);
@@ -415,9 +413,7 @@ TEST(Emulation, RefusesFastZeroingRatherThanBeSlow) {
 }
 
 TEST(Emulation, ChangesNothingWhenARaggedFastZeroingIsRefused) {
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
-  Bench bench(shape);
+  Bench bench(native_blocks_of(512, 8));
   EXPECT_EQ(bench.write({0, 4096}, 1), 0);
   bench.device.fail(1, Errc::kNotSupported);
   EXPECT_EQ(bench.change({.op = Op::kWriteZeroes, .fast_only = true, .range = {100, 2000}}),
@@ -441,9 +437,7 @@ TEST(Emulation, DoesNotRefuseALongFastZeroingOnceAPartIsZero) {
 }
 
 TEST(Emulation, PassesNoHoleOn) {
-  Shape shape = blocks_of(512, 8);
-  shape.capabilities = native();
-  Bench bench(shape);
+  Bench bench(native_blocks_of(512, 8));
   EXPECT_EQ(bench.change({.op = Op::kWriteZeroes, .no_hole = true, .range = {0, 512}}), 0);
   EXPECT_THAT(bench.device.take_calls(), ElementsAre("zero 0+512 no_hole"));
 }
@@ -510,24 +504,15 @@ TEST(Emulation, EndsALongTrimAtTheFirstError) {
 
 TEST(Emulation, FlushesOnceAfterALongTrimWithFua) {
   const uint64_t chunk = limits::kTrimChunk;
-  Shape shape = large(8 * chunk);
-  shape.capabilities.fua = Support::kEmulated;
-  Bench bench(shape);
-  EXPECT_EQ(bench.change({.op = Op::kTrim, .fua = true, .range = {0, 2 * chunk}}), 0);
-  EXPECT_THAT(bench.device.take_calls(),
-              ElementsAre(fmt::format("trim 0+{}", chunk), fmt::format("trim {}+{}", chunk, chunk),
-                          "flush"));
-}
-
-TEST(Emulation, FlushesOnceAfterALongTrimWithFuaAlsoWhereTheDeviceHasFua) {
-  const uint64_t chunk = limits::kTrimChunk;
-  Shape shape = large(8 * chunk);
-  shape.capabilities.fua = Support::kNative;
-  Bench bench(shape);
-  EXPECT_EQ(bench.change({.op = Op::kTrim, .fua = true, .range = {0, 2 * chunk}}), 0);
-  EXPECT_THAT(bench.device.take_calls(),
-              ElementsAre(fmt::format("trim 0+{}", chunk), fmt::format("trim {}+{}", chunk, chunk),
-                          "flush"));
+  for (const Support fua : {Support::kEmulated, Support::kNative}) {
+    Shape shape = large(8 * chunk);
+    shape.capabilities.fua = fua;
+    Bench bench(shape);
+    EXPECT_EQ(bench.change({.op = Op::kTrim, .fua = true, .range = {0, 2 * chunk}}), 0);
+    EXPECT_THAT(bench.device.take_calls(),
+                ElementsAre(fmt::format("trim 0+{}", chunk),
+                            fmt::format("trim {}+{}", chunk, chunk), "flush"));
+  }
 }
 
 // --- claims ---
@@ -571,9 +556,7 @@ TEST(Emulation, ReleasesTheClaimItWasGiven) {
 // --- extents, cache ---
 
 TEST(Emulation, ClipsExtentsToWhatWasAsked) {
-  Shape shape = blocks_of(4096, 16);
-  shape.capabilities = native();
-  Bench bench(shape);
+  Bench bench(native_blocks_of(4096, 16));
   bench.device.extents_answer = {{.length = 4096, .hole = true, .zero = true},
                                  {.length = 8192},
                                  {.length = 40960, .hole = true, .zero = true}};

@@ -43,7 +43,6 @@ socket, or a block device node that nothing else uses (as root).
   -simple-replies   NBD: do not ask for structured replies
   -lenient          NBD: demand what the protocol demands, not what usbd promises beyond it
   -trim-may-keep    trimmed ranges need not read as zeros
-  -mixed-overlaps   NBD: overlapping changes in flight together may leave parts of each
   -help             this text
 
 Exit status: 0 conforms, 1 a fault was found or TARGET cannot be used, 2 usage.
@@ -56,7 +55,6 @@ struct Settings {
   bool structured_replies = true;
   bool lenient = false;
   bool trim_zeroes = true;
-  bool orders_overlaps = true;
 };
 
 enum Flag : int {
@@ -69,11 +67,10 @@ enum Flag : int {
   kFlagSimple,
   kFlagLenient,
   kFlagTrim,
-  kFlagMixed,
   kFlagHelp,
 };
 
-constexpr std::array<option, 12> kFlags{
+constexpr std::array<option, 11> kFlags{
     {{"operations", required_argument, nullptr, kFlagOperations},
      {"long", no_argument, nullptr, kFlagLong},
      {"seed", required_argument, nullptr, kFlagSeed},
@@ -83,7 +80,6 @@ constexpr std::array<option, 12> kFlags{
      {"simple-replies", no_argument, nullptr, kFlagSimple},
      {"lenient", no_argument, nullptr, kFlagLenient},
      {"trim-may-keep", no_argument, nullptr, kFlagTrim},
-     {"mixed-overlaps", no_argument, nullptr, kFlagMixed},
      {"help", no_argument, nullptr, kFlagHelp},
      {nullptr, 0, nullptr, 0}}};
 
@@ -127,9 +123,6 @@ bool take_flag(int flag, Settings& settings) {
     case kFlagTrim:
       settings.trim_zeroes = false;
       return true;
-    case kFlagMixed:
-      settings.orders_overlaps = false;
-      return true;
     default:
       return false;
   }
@@ -171,7 +164,6 @@ Result<std::unique_ptr<Subject>> open_subject(const Settings& settings) {
   options.structured_replies = settings.structured_replies;
   options.lenient = settings.lenient;
   options.trim_zeroes = settings.trim_zeroes;
-  options.orders_overlaps = settings.orders_overlaps;
   USBD_TRY(std::unique_ptr<Subject> nbd, NbdSubject::open(std::move(options)));
   return nbd;
 }

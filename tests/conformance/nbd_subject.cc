@@ -84,7 +84,6 @@ SubjectTraits NbdSubject::traits() const {
       clients_, [](const auto& client) { return !client->agreement().contexts.empty(); });
   traits.multi_connection = info.has(wire::kCanMultiConn);
   traits.trim_zeroes = options_.trim_zeroes;
-  traits.orders_overlaps = options_.orders_overlaps;
   traits.can_reopen = true;
   if (options_.lenient) {
     // An odd tail cannot be reached in whole blocks; others may round differently.

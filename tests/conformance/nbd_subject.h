@@ -24,8 +24,6 @@ class NbdSubject final : public Subject {
     bool lenient = false;
     /// Whether trimmed ranges must read as zeros.
     bool trim_zeroes = true;
-    /// See SubjectTraits::orders_overlaps.
-    bool orders_overlaps = true;
     /// Chooses flags that do not change what is right (DF, REQ_ONE).
     uint64_t seed = 1;
   };

@@ -359,7 +359,7 @@ void SessionRun::finish() {
   settle(kEnough);
   for (const auto& each : peers_) promise(each->ended, "every session ends");
   const Budget& budget = context_.buffers.budget();
-  promise(budget.free() == budget.total() && !budget.has_waiters(), "the budget is whole");
+  promise(budget.free() == budget.total() && budget.waiting() == 0, "the budget is whole");
   promise(served_.locks().held_count() == 0, "every claim is released");
   if (requests_ % 8 == 1) {  // not always: it adds up a thousand counters
     promise(served_.stats().snapshot().in_flight == 0, "nothing is counted as in flight");

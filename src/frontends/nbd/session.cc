@@ -19,6 +19,13 @@ constexpr int kReceivesPerTurn = 8;
 /// Handshake answers that may wait to be sent before more options are read.
 constexpr size_t kHandshakeRepliesMax = 16;
 
+/// How long a client may hold up so many.
+Nanos slow_grace(size_t waiting) {
+  if (waiting <= limits::kSlowConnectionFew) return limits::kSlowConnectionGraceMax;
+  const Nanos share = Nanos(limits::kSlowConnectionGraceMax) * limits::kSlowConnectionFew / waiting;
+  return std::max<Nanos>(share, limits::kSlowConnectionGraceMin);
+}
+
 }  // namespace
 
 Session::Session(LoopContext& context, std::unique_ptr<Transport> transport,
@@ -327,26 +334,55 @@ void Session::on_budget_granted() {
   }
 }
 
-bool Session::client_holds_others_up() const {
+/// Whether its client keeps it from giving back what others may be waiting for.
+bool Session::client_holds_shared() const {
   return loan_overdue_ || replies_.shared_bytes() > 0 ||
          (incoming_.active && incoming_.lease.is_shared());
 }
 
+/// How many others it may be holding up.
+size_t Session::others_waiting() const {
+  const size_t waiting = context_.buffers.budget().waiting() + (loan_overdue_ ? 1 : 0);
+  // It may be one of them itself: with another request, for another buffer.
+  return waiting - std::min<size_t>(waiting, waiting_for_budget_ ? 1 : 0);
+}
+
 void Session::watch_slowness() {
-  if (slow_timer_.slot != 0 || !client_holds_others_up()) return;
-  bytes_moved_at_check_ = bytes_moved_;
-  waits_at_check_ = context_.buffers.budget().waits();
-  arm(slow_timer_, limits::kSlowConnectionGrace);
+  if (state_ == State::kLost || !client_holds_shared()) {
+    slow_watch_ = false;  // the timer runs out by itself
+    return;
+  }
+  if (!std::exchange(slow_watch_, true)) {
+    others_waited_ = others_waiting() > 0;
+    begin_slow_watch();
+  }
+  if (slow_timer_.slot == 0) arm(slow_timer_, limits::kSlowConnectionGraceMin);
+}
+
+void Session::begin_slow_watch() {
+  slow_since_ = loop_.now();
+  bytes_moved_before_ = bytes_moved_;
+}
+
+void Session::close_slow() {
+  if (uint64_t held_back = 0; context_.slow_limiter.allow(loop_.now(), held_back)) {
+    log::warning(
+        "{}: holds what others wait for, and does not keep up: closing ({} such lines held back)",
+        options_.peer, held_back);
+  }
+  lose("too slow");
 }
 
 void Session::on_slow_check() {
   --timers_;
-  if (state_ == State::kLost || !client_holds_others_up()) return;
-  const Budget& budget = context_.buffers.budget();
-  const bool contended = loan_overdue_ || budget.has_waiters() || budget.waits() != waits_at_check_;
-  if (contended && bytes_moved_ - bytes_moved_at_check_ < limits::kSlowConnectionBytes) {
-    log::warning("{}: holds what others wait for, and does not keep up: closing", options_.peer);
-    lose("too slow");
+  if (state_ == State::kLost || !slow_watch_) return;
+  const size_t waiting = others_waiting();
+  // Time in which nobody waited is not held against it.
+  const bool others_waited = std::exchange(others_waited_, waiting > 0);
+  if (!others_waited || bytes_moved_ - bytes_moved_before_ >= limits::kSlowConnectionBytes) {
+    begin_slow_watch();
+  } else if (waiting > 0 && loop_.now() - slow_since_ >= slow_grace(waiting)) {
+    close_slow();
     return;
   }
   watch_slowness();

@@ -6,14 +6,16 @@
 //
 // What a session may hold is bounded: requests and payload bytes per connection, payload bytes of
 // all together (Budget), and what it has received but may not start yet (one receive's worth). At a
-// bound it stops reading its socket; other connections do not notice.
+// bound it stops reading its socket; other connections do not notice. A client that keeps buffers
+// others wait for, since it does not read or stops in the middle of a write, is closed, the sooner
+// the more wait (docs/adr/0009-shared-buffers.md).
 //
 // Ghost writes. A kernel that gives up a socket (its timeout) sends the requests again on another,
 // while their first copies may still lie unread in ours. So for a kernel's sockets (Options::
 // drop_when_hung_up) changes are claimed first, then the socket is asked whether its end was given
 // up, and only then are they done: a copy that was sent again is either seen to be dead here, or
 // claimed before the second copy, which then waits for it and repeats it. Tested in
-// session_test.cc.
+// session_in_place_test.cc.
 //
 // Large writes into a device's own memory are received in place, under a loan of their range
 // (RangeLocks::Loan). When another change wants the range, what has come is moved aside into a
@@ -31,6 +33,7 @@
 
 #include "async/scope.h"
 #include "base/limits.h"
+#include "base/log.h"
 #include "core/buffer_pool.h"
 #include "core/export.h"
 #include "frontends/nbd/negotiation.h"
@@ -77,6 +80,8 @@ struct LoopContext {
   AlignedBuffer receive_buffer;
   std::vector<BatchItem> items;
   std::vector<RangeLocks::Claim> claims;
+  /// Of what is logged of slow clients.
+  log::Limiter slow_limiter;
 };
 
 // NOLINTNEXTLINE(cppcoreguidelines-virtual-class-destructor): its definition, below, is final
@@ -176,7 +181,10 @@ class Session final : private TransportUser, private Requester {
   void on_budget_granted();
   void on_slow_check();
   void watch_slowness();
-  [[nodiscard]] bool client_holds_others_up() const;
+  void begin_slow_watch();
+  void close_slow();
+  [[nodiscard]] bool client_holds_shared() const;
+  [[nodiscard]] size_t others_waiting() const;
 
   // session_requests.cc: parsing and doing requests
   MutableBytes requests(MutableBytes data);
@@ -275,8 +283,12 @@ class Session final : private TransportUser, private Requester {
   std::array<Tally, kOps> tally_{};
   bool tallied_ = false;
   uint64_t bytes_moved_ = 0;
-  uint64_t bytes_moved_at_check_ = 0;
-  uint64_t waits_at_check_ = 0;
+  /// Whether the client holds what others may be waiting for, whether anybody waited when that was
+  /// looked at last, since when it has been too slow for them, and what it had moved until then.
+  bool slow_watch_ = false;
+  bool others_waited_ = false;
+  Nanos slow_since_{0};
+  uint64_t bytes_moved_before_ = 0;
 
   ReplyQueue replies_;
   Scope scope_;

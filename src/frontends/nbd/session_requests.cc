@@ -510,10 +510,8 @@ Task<void> Session::serve_extents(BatchItem item, BufferPool::Lease buffer) {
   const Result<std::vector<Extent>> extents =
       co_await export_->extents(item.request.range, extents_max);
   in_flight_bytes_ -= held;
-  Result<void> result;
-  if (!extents) {
-    result = extents.error();
-  } else if (state_ != State::kLost) {
+  const Result<void> result = extents ? Result<void>() : Result<void>(extents.error());
+  if (extents && state_ != State::kLost) {
     size_t length = 0;
     for (const Extent& extent : *extents) {
       const uint32_t flags = (extent.hole ? kStateHole : 0U) | (extent.zero ? kStateZero : 0U);
@@ -523,8 +521,9 @@ Task<void> Session::serve_extents(BatchItem item, BufferPool::Lease buffer) {
     }
     const Bytes list = buffer.bytes().first(length);
     replies_.status_chunk(item.cookie, kBaseAllocationId, list, std::move(buffer));
+  } else {
+    buffer.reset();
   }
-  buffer.reset();
   finish_async(item, result, start);
 }
 

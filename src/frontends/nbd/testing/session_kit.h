@@ -102,7 +102,7 @@ class SessionKit final : public SessionOwner {
     for (const auto& peer : peers) EXPECT_TRUE(peer->ended) << "a session does not end";
     EXPECT_EQ(served.locks().held_count(), 0U);
     EXPECT_EQ(budget.free(), budget.total());
-    EXPECT_FALSE(budget.has_waiters());
+    EXPECT_EQ(budget.waiting(), 0U);
     EXPECT_EQ(served.stats().snapshot().in_flight, 0U);
   }
 

@@ -22,8 +22,8 @@ inline constexpr int kEpollEventsMax = 64;
 inline constexpr size_t kPooledFrameMax = 2048;
 inline constexpr size_t kPooledFramesPerClassMax = 1024;
 /// File operations of one round that one pool thread does in a row, by count and by bytes.
-inline constexpr unsigned kFileBatchMax = 16;
-inline constexpr uint64_t kFileBatchBytesMax = 512U << 10;
+inline constexpr unsigned kFileBatchMax = 8;
+inline constexpr uint64_t kFileBatchBytesMax = 256U << 10;
 
 // Calls that a loop makes itself (async/call_pace.h): the mean up to which those to a device and
 // writes to files are short, for each 64 KiB that they move; the bytes of the largest.
@@ -32,8 +32,9 @@ inline constexpr auto kShortWrite = 100us;
 inline constexpr uint64_t kPacedBytes = 64U << 10;
 inline constexpr uint64_t kOwnCallBytesMax = 64U << 10;
 inline constexpr uint64_t kOwnWriteBytesMax = 1U << 20;
-/// How long a loop makes calls until it looks for events again.
-inline constexpr auto kOwnCallsTime = 100us;
+/// How long a loop makes calls until it answers those that it has made: while it makes more, the
+/// client works on the answers.
+inline constexpr auto kOwnCallsTime = 25us;
 /// How long the pool makes the calls after they have been long.
 inline constexpr auto kCallPauseMin = 100ms;
 inline constexpr auto kCallPauseMax = 30s;
@@ -78,6 +79,8 @@ inline constexpr unsigned kRequestsPerConnectionMax = 1024;  // parsed and not y
 inline constexpr uint64_t kBytesPerConnectionMax = 64U << 20;
 inline constexpr uint64_t kBytesTotalMax = 96U << 20;
 inline constexpr size_t kReceiveBufferBytes = 256U << 10;
+/// Bytes received in one turn of a connection whose requests wait for their device.
+inline constexpr uint64_t kReceiveTurnBytes = 64U << 10;
 inline constexpr uint32_t kDirectReceiveMin = 32U << 10;
 /// Bytes that are received behind a payload that goes straight to its place.
 inline constexpr size_t kDirectLookahead = 4U << 10;

@@ -75,8 +75,11 @@ Result<void> Session::start_transmission(Agreement agreement) {
 }
 
 void Session::on_readable() {
+  const uint64_t before = bytes_moved_;
   for (int i = 0; i < kReceivesPerTurn; ++i) {
     if (!receive_once()) return;
+    // What the device has to work on is begun, and answered, before much more is received.
+    if (in_flight_bytes_ > 0 && bytes_moved_ - before >= limits::kReceiveTurnBytes) return;
   }
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Loop: one thread's executor, the only thing in usbd that runs coroutines. A request belongs to
-// one loop for its life. EventLoop (src/async/event_loop.h) is the real one; SimLoop
+// Loop: an executor of one thread at a time, the only thing in usbd that runs coroutines. A request
+// belongs to one loop for its life. EventLoop (src/async/event_loop.h) is the real one; SimLoop
 // (src/async/sim_loop.h) runs the same code in virtual time and seeded order.
 //
 // Nothing here allocates: work, timers and I/O are nodes that live in the frame of the coroutine

@@ -4,7 +4,8 @@
 // from other threads, and for its io_uring, whose descriptor is in the set. Where io_uring is
 // forbidden the rest works unchanged, and file operations go to a pool (docs/adr/0003).
 //
-// One round: ready work, deferred work, file operations to the kernel in one call, events.
+// One round: ready work, deferred work, file operations to the kernel in one call, blocking calls
+// that it makes itself, events.
 
 #pragma once
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Runtime: the threads of a daemon. A fixed number of loops, each on its own thread, and the pool
-// for blocking work. Whoever serves something asks for a loop and stays on it.
+// Runtime: the threads of a daemon. A fixed number of loops, each on its own thread (LoopThreads),
+// and the pool for blocking work. Whoever serves something asks for a loop and stays on it.
 
 #pragma once
 
@@ -46,9 +46,10 @@ class Runtime {
   explicit Runtime(Options options);
 
   std::vector<std::unique_ptr<EventLoop>> loops_;
-  LoopThreads threads_;
   /// After the loops, so that it ends before them: what it still does is posted to a loop.
   WorkerPool blocking_pool_;
+  /// Ends first: running loops submit to the pool.
+  LoopThreads threads_;
 };
 
 }  // namespace usbd

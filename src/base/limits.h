@@ -21,7 +21,7 @@ inline constexpr int kEpollEventsMax = 64;
 /// A coroutine frame above this size, in bytes, is not pooled.
 inline constexpr size_t kPooledFrameMax = 2048;
 inline constexpr size_t kPooledFramesPerClassMax = 1024;
-/// File operations of one round that one pool thread does in a row, by count and by bytes.
+/// File operations of one round that one thread does in a row, by count and by bytes.
 inline constexpr unsigned kFileBatchMax = 8;
 inline constexpr uint64_t kFileBatchBytesMax = 256U << 10;
 

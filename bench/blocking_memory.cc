@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // blocking_memory SIZE [flags of usbd::serve]: serves a BlockingDevice over plain memory, so that
-// what is measured is the way through the worker pool and back: the price of writing a device in
-// the easy way.
+// what is measured is the price of writing a device in the easy way.
 
 #include <cstdio>
 #include <cstring>

@@ -129,7 +129,7 @@ SERVERS = [
     Server("usbd-mem", "usbdsrvd -dev-type=mem", "usbdsrvd", "", _usbdsrvd("mem"), "memory"),
     Server("usbd-file", "usbdsrvd -dev-type=file, page cache", "usbdsrvd", "", _usbdsrvd("file"),
            "file"),
-    Server("usbd-blocking", "a BlockingDevice over memory, through the pool", "blocking_memory",
+    Server("usbd-blocking", "a BlockingDevice over memory", "blocking_memory",
            "", _blocking, "memory"),
     Server("nbdkit-memory", "nbdkit memory", "nbdkit", "nbdkit", _nbdkit("memory", "{size}"),
            "memory"),

@@ -68,6 +68,9 @@ struct ServeOptions {
 
   /// Threads that serve requests; 0: one per CPU, at most 4.
   unsigned threads = 0;
+  /// How long each of them looks for the next request before it sleeps, where that pays: while a
+  /// client asks again sooner than its sleep would take. Range: 0 (never) to 10 ms.
+  std::chrono::nanoseconds busy_poll = std::chrono::microseconds(50);
   /// Calls of a BlockingDevice that run at once.
   unsigned blocking_calls_max = 16;
   /// Ends Server::wait(), which then stops serving.

@@ -9,7 +9,6 @@
 #include <array>
 #include <thread>
 
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -48,6 +47,7 @@ EventLoop::EventLoop(Options options, WorkerPool& file_pool)
       want_uring_(options.use_uring),
       file_pool_(file_pool),
       watch_(options.watch),
+      busy_poll_(options.busy_poll),
       timers_(1) {}
 
 Result<std::unique_ptr<EventLoop>> EventLoop::create(Options options, WorkerPool& file_pool) {
@@ -175,20 +175,46 @@ Nanos EventLoop::now() {
   return Nanos(static_cast<int64_t>(time.tv_sec) * 1'000'000'000 + time.tv_nsec);
 }
 
+/// As epoll_wait, but returns early for what is posted, and looks before it sleeps where that pays.
+int EventLoop::look_for_events(std::span<epoll_event> events, int timeout) {
+  if (timeout == 0 || !busy_poll_.may_try()) return sleep_for_events(events, timeout);
+  Nanos time = now();
+  Nanos end = time + busy_poll_.limit();
+  if (timers_.size() > 1) end = std::min(end, timers_[1]->deadline);
+  int count = 0;
+  bool posted = false;
+  bool alone = true;
+  while (count == 0 && !posted && alone && time < end) {
+    std::this_thread::yield();
+    const Nanos before = std::exchange(time, now());
+    alone = time - before < limits::kBusyPollYield;
+    count = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), 0);
+    posted = remote_.load(std::memory_order_relaxed) != nullptr;
+  }
+  const bool something_came = count != 0 || posted;
+  busy_poll_.tried(something_came && alone);
+  return something_came ? count : sleep_for_events(events, wait_timeout_ms());
+}
+
+int EventLoop::sleep_for_events(std::span<epoll_event> events, int timeout) {
+  if (timeout != 0) {
+    // Order matters: say that we sleep, then look once more for what was posted before that.
+    sleeping_.store(true);
+    if (remote_.load() != nullptr) timeout = 0;
+  }
+  const int count = epoll_wait(epoll_fd_, events.data(), static_cast<int>(events.size()), timeout);
+  sleeping_.store(false, std::memory_order_relaxed);
+  return count;
+}
+
 void EventLoop::wait_for_events() {
   int timeout = wait_timeout_ms();
   if (ready_.head != nullptr || deferred_.head != nullptr || files_head_ != nullptr ||
       calls_.head != nullptr) {
     timeout = 0;
   }
-  if (timeout != 0) {
-    // Order matters: say that we sleep, then look once more for what was posted before that.
-    sleeping_.store(true);
-    if (remote_.load() != nullptr) timeout = 0;
-  }
   std::array<epoll_event, limits::kEpollEventsMax> events{};
-  const int count = epoll_wait(epoll_fd_, events.data(), limits::kEpollEventsMax, timeout);
-  sleeping_.store(false, std::memory_order_relaxed);
+  const int count = look_for_events(events, timeout);
   if (count < 0) USBD_ASSERT(errno == EINTR);
   // Completions first: their replies can then leave with those of this round's requests.
   if (ring_ok_ && in_ring_ > 0) reap_ring();

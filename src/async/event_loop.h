@@ -11,11 +11,14 @@
 
 #include <atomic>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include <liburing.h>
+#include <sys/epoll.h>
 
+#include "async/busy_poll.h"
 #include "async/call_pace.h"
 #include "async/worker_pool.h"
 #include "usbd/loop.h"
@@ -55,6 +58,8 @@ class EventLoop final : public Loop {
     bool use_uring = true;
     /// Null: the loop makes no calls itself (call_here). Lifetime: outlives the running loop.
     CallWatch* watch = nullptr;
+    /// How long it looks for work before it sleeps, where that pays. Range: 0 (never) or more.
+    Nanos busy_poll{0};
   };
 
   /// Lifetime: `file_pool` outlives the loop.
@@ -130,6 +135,8 @@ class EventLoop final : public Loop {
   void take_remote();
   void fire_timers();
   void wait_for_events();
+  int look_for_events(std::span<epoll_event> events, int timeout);
+  int sleep_for_events(std::span<epoll_event> events, int timeout);
   [[nodiscard]] int wait_timeout_ms();
   void submit_files();
   bool prepare(FileIo& io);
@@ -145,6 +152,7 @@ class EventLoop final : public Loop {
   const bool want_uring_;
   WorkerPool& file_pool_;
   CallWatch* const watch_;
+  BusyPoll busy_poll_;
   int epoll_fd_ = -1;
   int wake_fd_ = -1;
   bool ring_ok_ = false;

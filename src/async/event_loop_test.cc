@@ -240,6 +240,49 @@ TEST(EventLoop, LosesNoWorkPostedFromManyThreads) {
   EXPECT_EQ(counter.load(), 40'000);
 }
 
+/// Asks as soon as it is answered, from another thread, and now and then so late that the loop
+/// sleeps meanwhile.
+TEST(EventLoop, LosesNothingBetweenLookingAndSleeping) {
+  TestLoop test(true, 100us);
+  std::atomic<int> counter{0};
+  std::jthread client([&] {
+    CountingWork work(counter);
+    for (int i = 1; i <= 3000; ++i) {
+      if (i % 100 == 0) std::this_thread::sleep_for(300us);
+      test.loop().post(work);
+      while (counter.load() < i) std::this_thread::yield();
+    }
+    test.loop().stop();
+  });
+  test.loop().run();
+  client.join();
+  EXPECT_EQ(counter.load(), 3000);
+}
+
+TEST(EventLoop, LooksForNoLongerThanUntilATimerIsDue) {
+  TestLoop test(true, 60s);
+  std::vector<int> order;
+  test.run(three_sleepers(order));
+  EXPECT_EQ(order, (std::vector<int>{1, 2, 3}));
+}
+
+Nanos cpu_time_of_thread() {
+  timespec time{};
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+Task<void> sleep_often() {
+  for (int i = 0; i < 40; ++i) co_await Loop::current().sleep_for(5ms);
+}
+
+TEST(EventLoop, StopsLookingWhereNothingComes) {
+  TestLoop test(true, 4ms);
+  const Nanos before = cpu_time_of_thread();
+  test.run(sleep_often());
+  EXPECT_LT(cpu_time_of_thread() - before, 100ms);  // of 200, in each of which it could look for 4
+}
+
 /// Runs on a pool thread and ends a loop: by work that it posts there, or from where it is.
 struct EndingWork final : Work {
   EndingWork(EventLoop& ended, bool by_post) : loop(ended) {

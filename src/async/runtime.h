@@ -12,6 +12,7 @@
 #include "async/loop_threads.h"
 #include "async/scope.h"
 #include "async/worker_pool.h"
+#include "base/limits.h"
 #include "usbd/result.h"
 #include "usbd/task.h"
 
@@ -25,6 +26,8 @@ class Runtime {
     unsigned blocking_threads_max = 16;
     /// Whether to try io_uring; if the kernel refuses, files go to the pool.
     bool use_uring = true;
+    /// How long a loop looks for work before it sleeps, where that pays.
+    Nanos busy_poll = limits::kBusyPoll;
   };
 
   /// Makes the loops and starts their threads.

@@ -18,9 +18,9 @@ namespace usbd::testing {
 /// A loop and its pool, for the length of a test.
 class TestLoop {
  public:
-  explicit TestLoop(bool use_uring = true) : pool_("test", 4) {
+  explicit TestLoop(bool use_uring = true, Nanos busy_poll = Nanos(0)) : pool_("test", 4) {
     Result<std::unique_ptr<EventLoop>> made =
-        EventLoop::create({.index = 0, .use_uring = use_uring}, pool_);
+        EventLoop::create({.use_uring = use_uring, .busy_poll = busy_poll}, pool_);
     USBD_ASSERT(made.has_value());
     loop_ = *std::move(made);
   }

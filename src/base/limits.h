@@ -18,6 +18,13 @@ inline constexpr unsigned kRingEntries = 256;
 inline constexpr unsigned kFileIosInRingMax = 1024;
 /// Events taken from the kernel in one round.
 inline constexpr int kEpollEventsMax = 64;
+/// How long a loop looks for work before it sleeps, the most that users may ask for, and the sleeps
+/// without looking when nothing has ever come of it (async/busy_poll.h). To give the processor up
+/// takes longer than kBusyPollYield only if another thread wants it.
+inline constexpr auto kBusyPoll = 50us;
+inline constexpr auto kBusyPollMax = 10ms;
+inline constexpr auto kBusyPollYield = 5us;
+inline constexpr unsigned kBusyPollSkipMax = 1024;
 /// A coroutine frame above this size, in bytes, is not pooled.
 inline constexpr size_t kPooledFrameMax = 2048;
 inline constexpr size_t kPooledFramesPerClassMax = 1024;
@@ -34,7 +41,7 @@ inline constexpr uint64_t kOwnCallBytesMax = 64U << 10;
 inline constexpr uint64_t kOwnWriteBytesMax = 1U << 20;
 /// How long a loop makes calls until it answers those that it has made: while it makes more, the
 /// client works on the answers.
-inline constexpr auto kOwnCallsTime = 25us;
+inline constexpr auto kOwnCallsTime = 50us;
 /// How long the pool makes the calls after they have been long.
 inline constexpr auto kCallPauseMin = 100ms;
 inline constexpr auto kCallPauseMax = 30s;

@@ -97,6 +97,14 @@ void add_general(std::vector<FlagSpec>& table) {
                    .fallback = "0",
                    .help = "Threads that serve requests; 0 is one per CPU, at most 4.",
                    .greatest = 256});
+  table.push_back({.name = "busy-poll",
+                   .kind = Kind::kDuration,
+                   .value_name = "DURATION",
+                   .fallback = format_duration(limits::kBusyPoll),
+                   .help = "How long a thread looks for the next request before it sleeps, while "
+                           "clients ask again that soon; 0 is never. Saves the time that waking "
+                           "it takes; costs processor time, at most while requests come.",
+                   .greatest = std::chrono::nanoseconds(limits::kBusyPollMax).count()});
 }
 
 void add_volume_choice(std::vector<FlagSpec>& table) {

@@ -13,6 +13,7 @@
 namespace usbd::daemon {
 namespace {
 
+using std::chrono::microseconds;
 using std::chrono::minutes;
 using std::chrono::seconds;
 using testing::HasSubstr;
@@ -46,6 +47,7 @@ TEST_F(FlagTable, HasEveryFlagOfTheInterfaceOnce) {
                                           "stop-timeout",
                                           "close-timeout",
                                           "threads",
+                                          "busy-poll",
                                           "dev-type",
                                           "create",
                                           "store-size",
@@ -103,6 +105,7 @@ TEST_F(FlagTable, HasTheDefaultsOfTheInterface) {
   EXPECT_EQ(defaults.text("create"), "auto");
   EXPECT_EQ(defaults.duration("stop-timeout"), seconds(30));
   EXPECT_EQ(defaults.duration("close-timeout"), seconds(60));
+  EXPECT_EQ(defaults.duration("busy-poll"), microseconds(50));
   EXPECT_EQ(defaults.duration("nbd-timeout"), seconds(60));
   EXPECT_EQ(defaults.duration("nbd-dead-timeout"), minutes(10));
   EXPECT_EQ(defaults.count("block-size"), 4096U);
@@ -153,7 +156,9 @@ TEST_F(FlagTable, TakesGoodValues) {
                            "-objstore-fencing=none",
                            "-layer=delay:read=1ms",
                            "-nbd-driver=ioctl",
-                           "-threads=0"}) {
+                           "-threads=0",
+                           "-busy-poll=0",
+                           "-busy-poll=10ms"}) {
     EXPECT_TRUE(takes(word)) << word;
   }
 }
@@ -189,6 +194,8 @@ TEST_F(FlagTable, RefusesBadValues) {
                            "-nbd-timeout=0",
                            "-max-connections=0",
                            "-threads=257",
+                           "-busy-poll=50",
+                           "-busy-poll=11ms",
                            "-layer="}) {
     EXPECT_FALSE(takes(word)) << word;
   }

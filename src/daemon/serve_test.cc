@@ -187,6 +187,11 @@ TEST_F(ServerTest, RefusesBadOptionsBeforeItTouchesTheDevice) {
   options.exports = {"none"};
   options.layers = {"nonsense"};
   EXPECT_FALSE(start());
+  options.layers = {};
+  options.busy_poll = std::chrono::milliseconds(11);
+  const Result<std::unique_ptr<Server>> busy = start();
+  ASSERT_FALSE(busy);
+  EXPECT_THAT(busy.error().message(), HasSubstr("busy_poll is 0s to 10ms"));
   EXPECT_FALSE(fate.closed);
 }
 

@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/units.h"
 #include "layers/layers.h"
 
 namespace usbd::daemon {
@@ -42,9 +43,14 @@ Result<std::unique_ptr<Service>> Service::start(const VolumeOpener& opener, Serv
 Result<void> Service::open(const VolumeOpener& opener) {
   for (const std::string& spec : options_.layers) USBD_TRY_VOID(check_layer(spec));
   USBD_TRY_VOID(plan_of(options_));
+  if (options_.busy_poll < Nanos(0) || options_.busy_poll > limits::kBusyPollMax) {
+    return Error(Errc::kInvalid, fmt::format("busy_poll is {} to {}", format_duration(Nanos(0)),
+                                             format_duration(limits::kBusyPollMax)));
+  }
   const unsigned blocking = std::max(limits::kBlockingThreadsMax, options_.blocking_calls_max);
   USBD_TRY(runtime_, Runtime::start({.loops = loop_count(options_.threads),
-                                     .blocking_threads_max = blocking}));
+                                     .blocking_threads_max = blocking,
+                                     .busy_poll = options_.busy_poll}));
   USBD_TRY(OpenedVolume volume, runtime_->run(opener(*runtime_)));
   device_ = std::move(volume.device);
   description_ = std::move(volume.description);

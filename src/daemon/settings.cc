@@ -60,6 +60,7 @@ ServeOptions serve_options(const FlagValues& values) {
   serve.insecure_tcp = values.on("insecure-tcp");
   serve.connections_max = static_cast<unsigned>(values.count("max-connections"));
   serve.threads = static_cast<unsigned>(values.count("threads"));
+  serve.busy_poll = values.duration("busy-poll");
   return serve;
 }
 

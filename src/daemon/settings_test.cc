@@ -49,6 +49,7 @@ TEST_F(SettingsTest, HaveTheDefaultsOfTheServer) {
   EXPECT_EQ(made.serve.nbd_dead_timeout, defaults.nbd_dead_timeout);
   EXPECT_EQ(made.serve.stop_timeout, defaults.stop_timeout);
   EXPECT_EQ(made.serve.connections_max, defaults.connections_max);
+  EXPECT_EQ(made.serve.busy_poll, defaults.busy_poll);
   EXPECT_THAT(made.serve.exports, IsEmpty());
   EXPECT_EQ(made.serve.name, "test-lun");
   EXPECT_FALSE(made.volume.size_given);
@@ -58,7 +59,7 @@ TEST_F(SettingsTest, CarryTheFlags) {
   const Settings made = settings(
       {"-dev-type=disk", "-create=only", "-store-size=2GiB", "-read-only", "-export=unix:/x",
        "-layer=stats", "-layer=readonly", "-file-direct", "-block-size=512", "-log-format=json",
-       "-pidfile=/p", "-nbd-driver=ioctl", "-threads=3"});
+       "-pidfile=/p", "-nbd-driver=ioctl", "-threads=3", "-busy-poll=7us"});
   EXPECT_EQ(made.volume.type, "file");
   EXPECT_EQ(made.volume.create, VolumeSettings::Create::kOnly);
   EXPECT_TRUE(made.volume.size_given);
@@ -70,6 +71,7 @@ TEST_F(SettingsTest, CarryTheFlags) {
   EXPECT_THAT(made.serve.layers, ElementsAre("stats", "readonly"));
   EXPECT_EQ(made.serve.nbd_driver, ServeOptions::NbdDriver::kIoctl);
   EXPECT_EQ(made.serve.threads, 3U);
+  EXPECT_EQ(made.serve.busy_poll, std::chrono::microseconds(7));
   EXPECT_EQ(made.process.log_format, LogFormat::kJson);
   EXPECT_EQ(made.process.pidfile, "/p");
 }

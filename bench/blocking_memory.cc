@@ -7,8 +7,8 @@
 #include <cstring>
 #include <memory>
 #include <string>
-#include <vector>
 
+#include "bench/aligned_buffer.h"
 #include "bench/arguments.h"
 #include "usbd/serve.h"
 
@@ -17,10 +17,10 @@ namespace {
 
 class BlockingMemory final : public BlockingDevice {
  public:
-  explicit BlockingMemory(uint64_t size) : memory_(size) {}
+  explicit BlockingMemory(uint64_t size) : size_(size), memory_(make_aligned_buffer(size)) {}
 
   [[nodiscard]] std::string name() const override { return "blocking-memory"; }
-  [[nodiscard]] uint64_t size() const override { return memory_.size(); }
+  [[nodiscard]] uint64_t size() const override { return size_; }
   [[nodiscard]] uint32_t block_size() const override { return 512; }
   [[nodiscard]] Capabilities capabilities() const override {
     Capabilities can;
@@ -30,16 +30,17 @@ class BlockingMemory final : public BlockingDevice {
   }
 
   Result<void> read_at(uint64_t offset, MutableBytes data) override {
-    std::memcpy(data.data(), memory_.data() + offset, data.size());
+    std::memcpy(data.data(), memory_.get() + offset, data.size());
     return {};
   }
   Result<void> write_at(uint64_t offset, Bytes data, WriteFlags) override {
-    std::memcpy(memory_.data() + offset, data.data(), data.size());
+    std::memcpy(memory_.get() + offset, data.data(), data.size());
     return {};
   }
 
  private:
-  std::vector<std::byte> memory_;
+  const uint64_t size_;
+  const AlignedBuffer memory_;
 };
 
 }  // namespace

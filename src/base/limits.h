@@ -87,7 +87,7 @@ inline constexpr uint64_t kBytesPerConnectionMax = 64U << 20;
 inline constexpr uint64_t kBytesTotalMax = 96U << 20;
 inline constexpr size_t kReceiveBufferBytes = 256U << 10;
 /// Bytes received in one turn of a connection whose requests wait for their device.
-inline constexpr uint64_t kReceiveTurnBytes = 64U << 10;
+inline constexpr uint64_t kReceiveTurnBytes = 192U << 10;
 inline constexpr uint32_t kDirectReceiveMin = 32U << 10;
 /// Bytes that are received behind a payload that goes straight to its place.
 inline constexpr size_t kDirectLookahead = 4U << 10;

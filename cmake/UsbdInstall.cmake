@@ -16,6 +16,14 @@ set(usbd_package_names
     "PkgConfig::nl|libnl-genl-3.0|libnl-3.0"
     # Not libkmod: with --static that asks for libraries of its own that Debian does not install.
     "PkgConfig::kmod|-lkmod"
+    # Not libcurl, libcrypto: the same.
+    "PkgConfig::curl|-lcurl"
+    "PkgConfig::crypto|-lcrypto"
+    "PkgConfig::pugixml|pugixml"
+    "PkgConfig::lz4|liblz4"
+    "PkgConfig::zstd|libzstd"
+    "PkgConfig::snappy|snappy"
+    "PkgConfig::zlib|zlib"
     "Threads::Threads")
 
 get_property(components GLOBAL PROPERTY USBD_COMPONENTS)

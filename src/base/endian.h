@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Be<T>: an unsigned integer stored in big-endian order, as network protocols send it. The byte
-// order is in the type, so that a wire struct can be filled and read without a conversion being
-// forgotten. Alignment is 1: structs made of Be fields have no padding and may lie anywhere in a
-// receive buffer.
+// Be<T> and Le<T>: an unsigned integer stored in big-endian order, as network protocols send it,
+// or in little-endian order, as usbd's own formats keep it. The byte order is in the type, so that
+// a struct of them can be filled and read without a conversion being forgotten. Alignment is 1:
+// such structs have no padding and may lie anywhere in a buffer.
 //
 // wire_bytes() and wire_read() are the two ways between such a struct and a buffer.
 
@@ -22,19 +22,19 @@
 
 namespace usbd {
 
-template <std::unsigned_integral T>
-class Be {
+template <std::unsigned_integral T, std::endian kOrder>
+class Ordered {
  public:
-  constexpr Be() = default;
+  constexpr Ordered() = default;
   /// Implicit on purpose: a field is assigned and compared like the integer it stands for.
-  constexpr Be(T value) : bytes_(std::bit_cast<Storage>(swapped(value))) {}
+  constexpr Ordered(T value) : bytes_(std::bit_cast<Storage>(swapped(value))) {}
   constexpr operator T() const { return swapped(std::bit_cast<T>(bytes_)); }
 
  private:
   using Storage = std::array<std::byte, sizeof(T)>;
 
   static constexpr T swapped(T value) {
-    if constexpr (std::endian::native == std::endian::little && sizeof(T) > 1) {
+    if constexpr (std::endian::native != kOrder && sizeof(T) > 1) {
       return std::byteswap(value);
     } else {
       return value;
@@ -44,9 +44,17 @@ class Be {
   Storage bytes_{};
 };
 
+template <std::unsigned_integral T>
+using Be = Ordered<T, std::endian::big>;
+template <std::unsigned_integral T>
+using Le = Ordered<T, std::endian::little>;
+
 using Be16 = Be<uint16_t>;
 using Be32 = Be<uint32_t>;
 using Be64 = Be<uint64_t>;
+using Le16 = Le<uint16_t>;
+using Le32 = Le<uint32_t>;
+using Le64 = Le<uint64_t>;
 
 static_assert(sizeof(Be64) == 8 && alignof(Be64) == 1 && std::is_trivially_copyable_v<Be64>);
 

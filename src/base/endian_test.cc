@@ -31,6 +31,11 @@ TEST(Endian, StoresTheMostSignificantByteFirst) {
   EXPECT_EQ(as_ints(wire_bytes(sample)), expected);
 }
 
+TEST(Endian, StoresTheLeastSignificantByteFirstWhereThatIsTheOrder) {
+  EXPECT_EQ(as_ints(wire_bytes(Le32(0x01020304))), (std::vector<int>{4, 3, 2, 1}));
+  EXPECT_EQ(Le64(0x0102030405060708U), 0x0102030405060708U);
+}
+
 TEST(Endian, ReadsBackFromAnUnalignedPlace) {
   const Sample sample{.first = 0xfffefdfc, .second = 0x8001, .third = 0xf000000000000001};
   std::array<std::byte, 1 + sizeof(Sample)> buffer{};

@@ -74,6 +74,19 @@ inline constexpr uint64_t kMemoryReleasePiece = 64U << 20;
 /// Bytes zeroed in place at once: under 2 ms if their pages must be taken first.
 inline constexpr uint64_t kMemoryZeroPiece = 2U << 20;
 
+// Folders of local files.
+/// Entries of any kind that a directory may have to be listed.
+inline constexpr uint64_t kFolderEntriesMax = 10'000;
+
+// The journal.
+/// Payload that waits in memory for its place in the ring, and records being written at once.
+inline constexpr uint64_t kJournalStagedBytesMax = 64U << 20;
+inline constexpr unsigned kJournalWritesMax = 8;
+/// How long after a sync the journal is idle before it notes on disk that the sync was done.
+inline constexpr auto kJournalMarkAfter = 10ms;
+/// The part of the ring that is freed at once.
+inline constexpr uint64_t kJournalFreeSteps = 16;
+
 // Threads.
 inline constexpr unsigned kLoopsDefaultMax = 4;
 inline constexpr unsigned kBlockingThreadsMax = 16;
@@ -179,6 +192,118 @@ inline constexpr auto kKernelSyncMin = 3s;
 inline constexpr auto kCloseTimeout = 60s;
 /// Signals closer together are one: a terminal, sudo and timeout may each pass a Ctrl+C on.
 inline constexpr auto kSameSignal = 100ms;
+
+// HTTP (objects/http) and S3 (objects/s3).
+/// Connections of one client; requests beyond them wait, without a limit of their own: callers have
+/// one.
+inline constexpr unsigned kHttpConnectionsMax = 64;
+inline constexpr auto kHttpConnectTimeout = 10s;
+/// A request that takes longer has failed, and one that moves nothing for so long.
+inline constexpr auto kHttpTimeout = 300s;
+inline constexpr auto kHttpStall = 20s;
+/// Bytes of all headers of an answer, and of the body of one that reports an error: more of the
+/// latter is left unread.
+inline constexpr size_t kHttpHeadersMax = 64U << 10;
+inline constexpr size_t kHttpErrorBodyMax = 16U << 10;
+/// Bytes that are received and sent at once by one connection.
+inline constexpr long kHttpReceiveBytes = 128L << 10;
+inline constexpr long kHttpSendBytes = 256L << 10;
+/// How long the client's thread sleeps at most; it is woken for what it has to do.
+inline constexpr auto kHttpPollMax = 60s;
+/// Bytes of a page of a listing: 1000 names of 1024 bytes, each of them encoded, and the rest.
+inline constexpr size_t kS3ListBytesMax = 4U << 20;
+/// Pages in a row that hold nothing for the caller, before a listing gives up.
+inline constexpr unsigned kS3EmptyPagesMax = 1000;
+/// Bytes up to which a payload is hashed where it is: more would hold the loop up for over 50 us.
+inline constexpr size_t kS3HashHereMax = 64U << 10;
+/// Rounds of finding out which form of a tag a server takes, while others change the object.
+inline constexpr unsigned kS3TagRounds = 3;
+/// Credentials that expire are fetched anew so long before, and after a failure not sooner than
+/// after the pause.
+inline constexpr auto kS3CredentialsEarly = 300s;
+inline constexpr auto kS3CredentialsPause = 5s;
+inline constexpr auto kS3MetadataTimeout = 5s;
+inline constexpr size_t kS3MetadataBytesMax = 64U << 10;
+
+// Encryption and compression.
+/// Bytes encrypted or authenticated by one call: OpenSSL counts them with an int.
+inline constexpr size_t kSealedPieceMax = 1U << 30;
+/// Contexts that one key keeps for its next operations; more are made while more threads use it.
+inline constexpr size_t kCipherContextsKept = 8;
+/// Bytes that are compressed in one piece, and that one may become.
+inline constexpr size_t kCodecPieceMax = 16U << 20;
+/// Blocks and extents of one data object: 1 GiB of 4 KiB blocks.
+inline constexpr uint32_t kObjectBlocksMax = 1U << 18;
+inline constexpr uint32_t kObjectExtentsMax = 1U << 18;
+/// Bytes of an object's end that usually hold its directory, and are asked for at once.
+inline constexpr uint32_t kObjectTailBytes = 64U << 10;
+/// Bytes read of a key, which is at most 64 characters and the end of a line.
+inline constexpr size_t kKeyTextMax = 128;
+
+// A volume in an object store.
+/// The pause before the head is tried again: at first, and at most.
+inline constexpr auto kHeadRetryMin = 20ms;
+inline constexpr auto kHeadRetryMax = 5s;
+/// How often the owner of a volume makes sure that it still is, and publishes at most if nobody
+/// waits; what is published at once all the same.
+inline constexpr auto kHeadContactEvery = 10s;
+inline constexpr auto kPublishEvery = 1s;
+inline constexpr auto kBackgroundNapMin = 1ms;
+inline constexpr uint64_t kPublishBytes = 256U << 20;
+/// The pause before an upload that failed is tried again.
+inline constexpr auto kUploadRetry = 1s;
+/// Blocks of one numbered change.
+inline constexpr uint32_t kChangeBlocksMax = 64;
+/// Directories in memory, and fetched at once.
+inline constexpr size_t kDirectoriesMax = 256;
+inline constexpr unsigned kFetchesMax = 32;
+/// Reads of the journal at once while a batch is sealed.
+inline constexpr unsigned kSealReadsMax = 16;
+
+// The object table and checkpoints of a volume in an object store.
+/// Data objects of one volume, and what one may have. Units: objects; bytes.
+inline constexpr uint32_t kDataObjectsMax = 1U << 24;
+inline constexpr uint64_t kDataObjectBytesMax = uint64_t{1} << 40;
+/// Bytes of pages that are packed into one object of a checkpoint.
+inline constexpr uint32_t kMapObjectBytes = 8U << 20;
+/// A root of at most so many bytes is stored behind the last pages; a larger one by itself.
+inline constexpr uint32_t kRootInlineBytes = 1U << 20;
+/// Bytes of the copy of head in a root; snapshots that it names.
+inline constexpr size_t kHeadCopyMax = 64U << 10;
+inline constexpr uint32_t kSnapshotsMax = 4096;
+/// Objects of checkpoints that there may be beyond twice what their pages would fill.
+inline constexpr uint64_t kMapObjectsSlack = 64;
+/// GETs under way while a checkpoint is read, bytes of one, and the bytes between two pages that
+/// are read along with them rather than asked for around.
+inline constexpr size_t kCheckpointReads = 8;
+inline constexpr uint64_t kCheckpointReadBytes = 8U << 20;
+inline constexpr uint64_t kCheckpointReadGap = 64U << 10;
+
+// Object stores.
+/// Bytes that a store in a directory moves before it looks whether the call is still wanted.
+inline constexpr size_t kStorePieceBytes = 1U << 20;
+/// How long a call of a store in a directory or in memory may take by default.
+inline constexpr auto kLocalStoreTimeout = 60s;
+/// How often the lock of a directory's changes is tried for while another holds it: at first, and
+/// at most.
+inline constexpr auto kStoreLockRetryMin = 1ms;
+inline constexpr auto kStoreLockRetryMax = 16ms;
+/// Names in order that one walk of a directory finds for the pages that follow, and how long they
+/// are good for.
+inline constexpr size_t kListWindow = 32'000;
+inline constexpr auto kListWindowAge = 30s;
+/// Folders that a store remembers to have synced the way to; beyond, it forgets them all.
+inline constexpr size_t kSyncedFoldersMax = 4096;
+/// Temporary files in a row that another process may take for left over, and remove.
+inline constexpr unsigned kStagingTries = 8;
+/// Attempts of one call to a store and the time for all of them, by default; the pause before the
+/// second attempt, which doubles from attempt to attempt, and the longest.
+inline constexpr unsigned kStoreAttemptsMax = 12;
+inline constexpr auto kStoreCallTime = 120s;
+inline constexpr auto kStoreBackoffMin = 50ms;
+inline constexpr auto kStoreBackoffMax = 10s;
+/// Bytes that a store in memory holds by default.
+inline constexpr uint64_t kMemoryStoreBytes = 4ULL << 30;
 
 /// Bytes of a configuration or key file, which is read whole.
 inline constexpr size_t kTextFileMax = 1U << 20;

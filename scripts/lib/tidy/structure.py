@@ -14,14 +14,17 @@ from .rules import is_cpp, is_script, matches, rule, sources
 # visible to each other. docs/ARCHITECTURE.md says why.
 ARROWS = {
     "base": (),
+    "crypto": ("base",),
+    "codec": ("base",),
     "async": ("base",),
     "core": ("base", "async"),
     "frontends": ("base", "async", "core"),
-    "journal": ("base", "async", "core"),
-    "objects": ("base", "async", "core"),
-    "devices": ("base", "async", "core", "journal", "objects"),
+    "journal": ("base", "crypto", "async", "core"),
+    "objects": ("base", "crypto", "async", "core"),
+    "devices": ("base", "crypto", "codec", "async", "core", "journal", "objects"),
     "layers": ("base", "async", "core"),
-    "daemon": ("base", "async", "core", "journal", "objects", "frontends", "devices", "layers"),
+    "daemon": ("base", "crypto", "codec", "async", "core", "journal", "objects", "frontends",
+               "devices", "layers"),
 }
 SPLIT = ("frontends", "devices")  # each folder inside is a unit of its own
 MAY_INCLUDE_DAEMON = ("src/daemon/", "cmd/", "tests/")

@@ -1,0 +1,336 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Opening a volume: which journal belongs to it, taking it, and learning where its blocks are. The
+// order matters where a crash may come in between: a journal that is not the head's is put aside,
+// and the one that will be is on disk, before the head names it.
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "devices/objstore/names.h"
+#include "devices/objstore/volume.h"
+
+namespace usbd::objstore {
+namespace {
+
+constexpr std::string_view kJournalPrefix = "journal-";
+constexpr std::string_view kJournalSuffix = ".ring";
+/// Being made: nothing is in it yet.
+constexpr std::string_view kNewSuffix = ".new";
+constexpr std::string_view kKeptSuffix = ".kept";
+
+std::string journal_name(const Nonce& id) {
+  return fmt::format("{}{}{}", kJournalPrefix, journal::to_hex(id), kJournalSuffix);
+}
+
+bool is_journal(const std::string& name) {
+  return name.starts_with(kJournalPrefix) && name.ends_with(kJournalSuffix);
+}
+
+}  // namespace
+
+Task<Result<std::unique_ptr<Volume>>> Volume::open(VolumeParts parts, VolumeOptions options) {
+  std::unique_ptr<Volume> volume(new Volume(std::move(parts), std::move(options)));
+  Result<void> started = co_await volume->start();
+  if (!started) {
+    static_cast<void>(co_await volume->close(std::stop_token()));  // the first error matters
+    co_return std::move(started).error();
+  }
+  co_return std::move(volume);
+}
+
+Volume::Volume(VolumeParts parts, VolumeOptions options)
+    : parts_(std::move(parts)),
+      options_(std::move(options)),
+      home_(Loop::current()),
+      keeper_(parts_.store, parts_.rng,
+              {.name = head_name(options_.name), .key = parts_.key, .fencing = options_.fencing}) {}
+
+Volume::~Volume() = default;
+
+VolumeSeal Volume::seal() const {
+  return {.volume = head().volume, .cipher = head().cipher, .key = parts_.key};
+}
+
+Task<Result<void>> Volume::start() {
+  USBD_CO_TRY(const HeadKeeper::Found found, co_await find_or_create());
+  USBD_CO_TRY_VOID(check_geometry(found.head));
+  {
+    const MutexLock lock(mutex_);
+    map_ = std::make_unique<BlockMap>((found.head.size + kBlockBytes - 1) / kBlockBytes);
+    published_number_ = found.head.published_number;
+    next_number_ = published_number_ + 1;
+  }
+  if (options_.read_only) {
+    keeper_.look(found);
+    co_return co_await load_map();
+  }
+  USBD_CO_TRY_VOID(co_await choose_journal(found.head));
+  USBD_CO_TRY_VOID(co_await journal_->begin(found.head.epoch + 1, last_number() + 1));
+  USBD_CO_TRY_VOID(co_await take(found));
+  USBD_CO_TRY_VOID(co_await load_map());
+  USBD_CO_TRY_VOID(adopt_replayed());
+  journal_->on_change([this] { wake_writers(); });
+  last_publish_ = home_.now();
+  scope_.spawn(background());
+  co_return Result<void>();
+}
+
+Task<Result<HeadKeeper::Found>> Volume::find_or_create() {
+  Result<HeadKeeper::Found> found = co_await keeper_.read({});
+  if (found && options_.create == CreatePolicy::kOnly) {
+    co_return Error(Errc::kExists, options_.name + ": there is a volume of that name already");
+  }
+  if (found || !found.error().is(Errc::kNotFound)) co_return found;
+  if (options_.create == CreatePolicy::kNever || options_.read_only) {
+    co_return Error(Errc::kNotFound, fmt::format("{}: there is no volume of that name at {}",
+                                                 options_.name, parts_.store.name()));
+  }
+  co_return co_await create();
+}
+
+Task<Result<HeadKeeper::Found>> Volume::create() {
+  Head head;
+  parts_.rng.fill(head.volume);
+  head.size = options_.size;
+  head.logical_block_size = options_.logical_block_size;
+  head.cipher = options_.cipher;
+  parts_.rng.fill(head.key_salt);
+  if (head.cipher != crypto::CipherMode::kIdentity) {
+    head.key_check = crypto::key_check(parts_.key, head.key_salt);
+  }
+  head.epoch = 1;
+  head.clean = true;
+  USBD_CO_TRY_VOID(co_await keeper_.create(head, {}));
+  log::info("made the volume {} of {} bytes at {}", options_.name, head.size, parts_.store.name());
+  created_ = true;
+  co_return co_await keeper_.read({});
+}
+
+Result<void> Volume::check_geometry(const Head& head) const {
+  const uint64_t block = head.logical_block_size;
+  const bool same =
+      options_.size == head.size || (options_.size + block - 1) / block * block == head.size;
+  if (options_.size_is_explicit && !same) {
+    return Error(Errc::kInvalid,
+                 fmt::format("the volume {} has {} bytes, but {} were asked for: ask for no size, "
+                             "or for that one, or name another volume",
+                             options_.name, head.size, options_.size));
+  }
+  return {};
+}
+
+journal::Options Volume::journal_options() const {
+  journal::Options options;
+  options.sealer = parts_.journal_sealer;
+  options.payload_blocks_max = options_.journal_payload_max;
+  options.broken_rule = options_.broken_journal_rule;
+  return options;
+}
+
+Task<Result<std::unique_ptr<journal::Journal>>> Volume::open_journal(const std::string& name) {
+  const Folder::OpenHow how{.create = CreatePolicy::kNever, .direct = true};
+  USBD_CO_TRY(std::unique_ptr<BlockFile> file, co_await parts_.folder->open(name, how));
+  co_return co_await journal::Journal::open(std::move(file), parts_.rng, journal_options());
+}
+
+Task<Result<void>> Volume::put_aside(const std::string& name) {
+  uint64_t entries = 1;
+  Result<std::unique_ptr<journal::Journal>> old = co_await open_journal(name);
+  if (old) {
+    journal::Journal::Visitor nothing = [](const journal::Entry&, const journal::Place&) {};
+    const Result<journal::Replayed> replayed = co_await (*old)->replay(nothing);
+    if (replayed && replayed->damage.empty()) entries = replayed->entries;
+    static_cast<void>(co_await (*old)->close());  // it was only read
+  }
+  if (entries == 0) co_return co_await parts_.folder->remove(name);
+  log::warning(
+      "{} in {} does not belong to the volume's present epoch: it is kept as {}{} and not "
+      "used. It may hold writes that were never published",
+      name, parts_.folder->name(), name, kKeptSuffix);
+  co_return co_await parts_.folder->rename(name, name + std::string(kKeptSuffix));
+}
+
+Task<Result<void>> Volume::choose_journal(const Head& head) {
+  const std::string wanted = journal_name(head.journal);
+  USBD_CO_TRY(const std::vector<std::string> names, co_await parts_.folder->list());
+  for (const std::string& name : names) {
+    if (name.starts_with(kJournalPrefix) && name.ends_with(kNewSuffix)) {
+      USBD_CO_TRY_VOID(co_await parts_.folder->remove(name));
+    }
+    if (!is_journal(name)) continue;
+    if (name != wanted && keeps(VolumeRule::kChoosesItsOwnJournal)) {
+      USBD_CO_TRY_VOID(co_await put_aside(name));
+      continue;
+    }
+    USBD_CO_TRY(journal_, co_await open_journal(name));
+    const journal::Superblock& found = journal_->superblock();
+    // The epoch is written before it is taken: a crash between the two leaves one more.
+    const bool current = found.epoch == head.epoch || found.epoch == head.epoch + 1;
+    const bool same = found.volume == head.volume && found.journal == head.journal;
+    if ((!current || !same) && keeps(VolumeRule::kChoosesItsOwnJournal)) {
+      USBD_CO_TRY_VOID(co_await journal_->close());
+      journal_ = nullptr;
+      USBD_CO_TRY_VOID(co_await put_aside(name));
+      continue;
+    }
+    journal_id_ = found.journal;
+    journal::Journal::Visitor visitor = [this](const journal::Entry& entry,
+                                               const journal::Place& place) {
+      replayed_.emplace_back(entry, place);
+    };
+    USBD_CO_TRY(const journal::Replayed replayed, co_await journal_->replay(visitor));
+    if (!replayed.damage.empty()) {
+      co_return Error(Errc::kIo, replayed.damage +
+                                     ". The volume can be read as it was last published with "
+                                     "-read-only; nothing was changed");
+    }
+    if (!replayed_.empty()) {
+      const MutexLock lock(mutex_);
+      next_number_ = std::max(next_number_, replayed_.back().first.number + 1);
+    }
+    co_return Result<void>();
+  }
+  const bool elsewhere = !head.clean && options_.flush_mode == FlushMode::kLocal;
+  if (elsewhere && !options_.takeover) {
+    co_return Error(
+        Errc::kBusy,
+        fmt::format("the volume {} is open, or was not stopped, somewhere else: what was flushed "
+                    "there may not be in the store yet (it is in journal {}). Stop it there; or, "
+                    "if that journal is lost, give -objstore-takeover to go on with what was "
+                    "published",
+                    options_.name, journal::to_hex(head.journal)));
+  }
+  co_return co_await make_journal(head.epoch + 1);
+}
+
+Task<Result<void>> Volume::make_journal(uint64_t epoch) {
+  parts_.rng.fill(journal_id_);
+  const std::string name = journal_name(journal_id_);
+  USBD_CO_TRY(const HeadKeeper::Found found, co_await keeper_.read({}));
+  const journal::Identity identity{.volume = found.head.volume, .journal = journal_id_};
+  const Folder::OpenHow how{.create = CreatePolicy::kOnly, .direct = true};
+  const std::string unfinished = name + std::string(kNewSuffix);
+  USBD_CO_TRY(std::unique_ptr<BlockFile> file, co_await parts_.folder->open(unfinished, how));
+  const uint64_t bytes = options_.journal_bytes / journal::kBlock * journal::kBlock;
+  const Result<void> formatted = co_await journal::Journal::format(*file, identity, bytes, epoch);
+  const Result<void> closed = co_await file->close();
+  USBD_CO_TRY_VOID(formatted);
+  USBD_CO_TRY_VOID(closed);
+  USBD_CO_TRY_VOID(co_await parts_.folder->rename(unfinished, name));
+  USBD_CO_TRY(journal_, co_await open_journal(name));
+  journal::Journal::Visitor nothing = [](const journal::Entry&, const journal::Place&) {};
+  USBD_CO_TRY(const journal::Replayed replayed, co_await journal_->replay(nothing));
+  USBD_ASSERT(replayed.entries == 0);
+  co_return Result<void>();
+}
+
+Task<Result<void>> Volume::take(const HeadKeeper::Found& found) {
+  Head next = found.head;
+  next.clean = false;
+  next.journal = journal_id_;
+  if (next.root.covers_seq == next.last_seq) next.epochs.clear();
+  const EpochStart start{.epoch = next.epoch + 1, .first_seq = next.last_seq + 1};
+  if (!next.epochs.empty() && next.epochs.back().first_seq == start.first_seq) {
+    next.epochs.pop_back();
+  }
+  if (next.epochs.size() == kEpochStartsMax) {
+    co_return Error(Errc::kOverflow, "the volume was opened too often without a checkpoint");
+  }
+  next.epochs.push_back(start);
+  USBD_CO_TRY_VOID(co_await keeper_.take(found, std::move(next), {}));
+  const MutexLock lock(mutex_);
+  next_seq_ = head().last_seq + 1;
+  co_return Result<void>();
+}
+
+// --- the map
+// --------------------------------------------------------------------------------------
+
+Task<void> Volume::load_directory(uint64_t seq, std::vector<std::optional<Slot>>& slots,
+                                  std::optional<Error>& failed) {
+  const ObjectId id{.epoch = head().epoch_of(seq), .seq = seq, .kind = ObjectKind::kData};
+  Result<Slot> slot = co_await fetch_slot(id);
+  if (slot) {
+    slots[seq - head().root.covers_seq - 1] = *std::move(slot);
+  } else if (!failed) {
+    failed = slot.error();
+  }
+}
+
+Task<Result<void>> Volume::load_map() {
+  const uint64_t first = head().root.covers_seq + 1;
+  const uint64_t last = head().last_seq;
+  std::vector<std::optional<Slot>> found(last + 1 - first);
+  std::optional<Error> failed;
+  for (uint64_t next = first; next <= last && !failed;) {
+    Scope some;
+    for (unsigned i = 0; i < limits::kFetchesMax && next <= last; ++i, ++next) {
+      some.spawn(load_directory(next, found, failed));
+    }
+    co_await some.close();
+  }
+  if (failed) co_return *failed;
+  const MutexLock lock(mutex_);
+  for (std::optional<Slot>& slot : found) {
+    const std::shared_ptr<const Directory> directory = slot->directory;
+    USBD_CO_TRY_VOID(add_object(*std::move(slot), directory->extents()));
+  }
+  co_return Result<void>();
+}
+
+Result<void> Volume::add_object(Slot slot, const std::vector<Extent>& extents) {
+  if (slots_.empty()) slots_.emplace_back();
+  const auto number = static_cast<uint32_t>(slots_.size());
+  const BlockMap::Replaced replaced = [](uint32_t, uint32_t) {};
+  for (const Extent& extent : extents) {
+    const BlockRange blocks(extent.block, extent.blocks);
+    if (blocks.end() > map_->blocks()) {
+      return Error(Errc::kIo, fmt::format("object {} holds block {}, but the volume has {}",
+                                          to_text(slot.id), blocks.end() - 1, map_->blocks()));
+    }
+    const bool data = extent.kind == ExtentKind::kData;
+    map_->set(blocks,
+              data ? Location{.slot = number, .position = extent.position.value} : Location{},
+              replaced);
+  }
+  slot.used = ++uses_;
+  slots_.push_back(std::move(slot));
+  return {};
+}
+
+Result<void> Volume::adopt_replayed() {
+  const MutexLock lock(mutex_);
+  const uint64_t published = published_number_;
+  uint64_t expected = published + 1;
+  for (const auto& [entry, place] : replayed_) {
+    if (entry.number <= published) continue;
+    const BlockRange blocks(entry.block, entry.blocks);
+    const bool known = entry.kind >= static_cast<uint8_t>(ExtentKind::kData) &&
+                       entry.kind <= static_cast<uint8_t>(ExtentKind::kZero);
+    if (!known || entry.block > map_->blocks() || blocks.end() > map_->blocks()) {
+      return Error(Errc::kIo,
+                   fmt::format("entry {} of the journal is none of this volume's", entry.number));
+    }
+    if (entry.number != expected++) {
+      return Error(Errc::kIo,
+                   fmt::format("the journal goes on with write {}, but the store ends with write "
+                               "{}: the store shows an older state than this host has published",
+                               entry.number, published));
+    }
+    add_change({.blocks = blocks,
+                .number = entry.number,
+                .kind = static_cast<ExtentKind>(entry.kind),
+                .place = place});
+  }
+  replayed_.clear();
+  if (!batches_.empty()) close_batch();
+  journal_->release(published);
+  return {};
+}
+
+}  // namespace usbd::objstore

@@ -1,0 +1,432 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// From closed batches to the head: sealing, uploading, publishing. All of it on the volume's own
+// loop. One task looks after what is due; uploads run beside it, several at once; one publication
+// at a time, each taking along all that has been stored since the one before.
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/aligned_buffer.h"
+#include "base/assert.h"
+#include "base/log.h"
+#include "devices/objstore/data_object_writer.h"
+#include "devices/objstore/names.h"
+#include "devices/objstore/volume.h"
+#include "devices/objstore/waiter.h"
+
+namespace usbd::objstore {
+
+void Volume::wake_background() {
+  nap_.request_stop();
+}
+
+Nanos Volume::next_deadline() {
+  Nanos next = Nanos::max();
+  if (!contacting_) next = keeper_.last_contact() + limits::kHeadContactEvery;
+  if (!batches_.empty()) {
+    const Batch& last = *batches_.back();
+    const Nanos age =
+        std::min(options_.flush_every > Nanos(0) ? options_.flush_every : Nanos::max(),
+                 options_.dirty_age_max / 2);
+    if (last.state == Batch::State::kOpen && age < Nanos::max() - last.begun()) {
+      next = std::min(next, last.begun() + age);
+    }
+    if (batches_.front()->state == Batch::State::kStored && !publishing_) {
+      next = std::min(next, last_publish_ + limits::kPublishEvery);
+    }
+  }
+  for (const Waiter* waiter = flushers_; waiter != nullptr; waiter = waiter->next) {
+    next = std::min(next, waiter->deadline);
+  }
+  return next;
+}
+
+bool Volume::journal_is_half_full() {
+  return journal_->bytes_used() * 2 > journal_->superblock().ring_bytes;
+}
+
+void Volume::close_batch_if_due() {
+  if (batches_.empty()) return;
+  const Batch& last = *batches_.back();
+  if (last.state != Batch::State::kOpen) return;
+  const Nanos age = home_.now() - last.begun();
+  const bool old = (options_.flush_every > Nanos(0) && age >= options_.flush_every) ||
+                   age >= options_.dirty_age_max / 2;
+  const bool wanted = wanted_number_ >= last.first_number() || writers_ != nullptr || closing_;
+  if (old || wanted || journal_is_half_full()) batches_.back()->state = Batch::State::kClosed;
+}
+
+Task<void> Volume::background() {
+  while (!stop_.stop_requested()) {
+    Nanos wait{0};
+    std::stop_token nap;
+    {
+      const MutexLock lock(mutex_);
+      // What asks for attention from here on ends the nap before it begins.
+      nap_ = std::stop_source();
+      nap = nap_.get_token();
+      close_batch_if_due();
+    }
+    start_uploads();
+    start_publishing();
+    start_contact();
+    expire_flushers();
+    {
+      const MutexLock lock(mutex_);
+      wait = next_deadline() - home_.now();
+    }
+    co_await home_.sleep_for(std::max<Nanos>(wait, limits::kBackgroundNapMin), nap);
+  }
+}
+
+void Volume::start_contact() {
+  if (contacting_ || home_.now() - keeper_.last_contact() < limits::kHeadContactEvery) return;
+  {
+    const MutexLock lock(mutex_);
+    if (ended_) return;
+  }
+  contacting_ = true;
+  scope_.spawn(make_contact());
+}
+
+Task<void> Volume::make_contact() {
+  // A publication that is under way is contact enough.
+  if (!publishing_) {
+    const objects::CallLimits limits{.timeout = limits::kHeadContactEvery,
+                                     .stop = stop_.get_token()};
+    const Result<void> checked = co_await keeper_.check(limits);
+    if (!checked && keeper_.fenced()) fence(checked.error());
+  }
+  // If the store is away, that is no reason to ask it without a pause.
+  co_await home_.sleep_for(limits::kUploadRetry, stop_.get_token());
+  contacting_ = false;
+  const MutexLock lock(mutex_);
+  wake_background();
+}
+
+// --- uploads
+// --------------------------------------------------------------------------------------
+
+void Volume::start_uploads() {
+  while (uploads_ < options_.uploads_max && !stop_.stop_requested()) {
+    std::shared_ptr<Batch> batch;
+    {
+      const MutexLock lock(mutex_);
+      if (ended_) return;
+      const auto next = std::ranges::find(batches_, Batch::State::kClosed, &Batch::state);
+      if (next == batches_.end()) return;
+      batch = *next;
+      batch->state = Batch::State::kSealing;
+      batch->seq = next_seq_++;
+    }
+    ++uploads_;
+    scope_.spawn(upload(std::move(batch)));
+  }
+}
+
+Task<void> Volume::read_change(Change change, journal::Journal::Held held, MutableBytes out,
+                               std::optional<Error>& failed) {
+  const Result<void> read = co_await journal_->read(held, out);
+  if (!read && !failed) {
+    failed = Error(Errc::kIo, fmt::format("write {}: {}", change.number, read.error().message()));
+  }
+}
+
+Task<Result<std::vector<std::byte>>> Volume::seal_batch(const Batch& batch, const ObjectId& id) {
+  const std::vector<Change> changes = batch.all();
+  const AlignedBuffer memory(batch.data_blocks() * kBlockBytes);
+  std::optional<Error> failed;
+  size_t at = 0;
+  for (size_t next = 0; next < changes.size() && !failed;) {
+    Scope reads;
+    for (unsigned i = 0; i < limits::kSealReadsMax && next < changes.size(); ++i, ++next) {
+      const Change& change = changes[next];
+      if (change.kind != ExtentKind::kData) continue;
+      const MutableBytes out = memory.bytes().subspan(at, change.blocks.count * kBlockBytes);
+      reads.spawn(read_change(change, journal_->hold(change.place), out, failed));
+      at += out.size();
+    }
+    co_await reads.close();
+  }
+  if (failed) co_return *failed;
+  DataObjectWriter::Facts facts{.id = id,
+                                .codec = options_.codec,
+                                .first_write = batch.first_number(),
+                                .last_write = batch.last_number()};
+  parts_.rng.fill(facts.salt);
+  USBD_CO_TRY(DataObjectWriter writer, DataObjectWriter::create(seal(), facts));
+  at = 0;
+  for (const Change& change : changes) {
+    if (change.kind == ExtentKind::kData) {
+      const size_t bytes = change.blocks.count * kBlockBytes;
+      writer.add_data(change.blocks.first, memory.bytes().subspan(at, bytes));
+      at += bytes;
+    } else {
+      writer.add_empty(change.blocks.first, static_cast<uint32_t>(change.blocks.count),
+                       change.kind);
+    }
+  }
+  co_return writer.finish();
+}
+
+Task<void> Volume::upload(std::shared_ptr<Batch> batch) {
+  const ObjectId id{.epoch = head().epoch, .seq = batch->seq, .kind = ObjectKind::kData};
+  const std::string name = data_name(options_.name, id);
+  // Sealed once: whatever becomes of the attempts, there is one content of that name.
+  Result<std::vector<std::byte>> bytes = co_await seal_batch(*batch, id);
+  if (!bytes) {
+    end(Error(Errc::kIo,
+              fmt::format("the journal cannot be read back: {}", bytes.error().message())));
+  }
+  while (bytes && !stop_.stop_requested() && !keeper_.fenced()) {
+    const objects::CallLimits limits{.stop = stop_.get_token()};
+    const Result<std::string> put =
+        co_await parts_.store.put(name, *bytes, objects::Condition::always(), limits);
+    if (put) {
+      finish_upload(*batch, id, *bytes);
+      break;
+    }
+    if (stop_.stop_requested()) break;
+    log::warning("{}; it is tried again, and new writes are kept in the journal meanwhile",
+                 put.error().message());
+    co_await home_.sleep_for(limits::kUploadRetry, stop_.get_token());
+  }
+  --uploads_;
+  const MutexLock lock(mutex_);
+  wake_background();
+}
+
+void Volume::finish_upload(Batch& batch, const ObjectId& id, Bytes bytes) {
+  const size_t tail = std::min<size_t>(bytes.size(), limits::kObjectTailBytes);
+  Result<Tail> parsed = parse_tail(seal(), id, bytes.last(tail), bytes.size());
+  if (parsed && !parsed->directory) parsed = parse_tail(seal(), id, bytes, bytes.size());
+  USBD_ASSERT(parsed.has_value());
+  USBD_ASSERT(parsed->directory.has_value());
+  const MutexLock lock(mutex_);
+  batch.directory = std::make_shared<const Directory>(*std::move(parsed->directory));
+  batch.object_bytes = bytes.size();
+  batch.state = Batch::State::kStored;
+  if (!keeps(VolumeRule::kPublishesBeforeItForgets)) journal_->release(batch.last_number());
+}
+
+// --- publishing
+// -----------------------------------------------------------------------------------
+
+size_t Volume::publishable() {
+  size_t count = 0;
+  for (const std::shared_ptr<Batch>& batch : batches_) {
+    const bool stored = batch->state == Batch::State::kStored;
+    if (!stored && keeps(VolumeRule::kStoresBeforeItPublishes)) break;
+    if (batch->state == Batch::State::kOpen || batch->state == Batch::State::kClosed) break;
+    ++count;
+  }
+  return count;
+}
+
+bool Volume::publish_is_due() {
+  const size_t count = publishable();
+  if (count == 0 || ended_) return false;
+  uint64_t bytes = 0;
+  for (size_t i = 0; i < count; ++i) bytes += batches_[i]->data_blocks() * kBlockBytes;
+  const bool waited_for = wanted_number_ >= batches_.front()->first_number();
+  return waited_for || closing_ || writers_ != nullptr || bytes >= limits::kPublishBytes ||
+         home_.now() - last_publish_ >= limits::kPublishEvery || journal_is_half_full();
+}
+
+void Volume::start_publishing() {
+  if (publishing_ || stop_.stop_requested()) return;
+  {
+    const MutexLock lock(mutex_);
+    if (!publish_is_due()) return;
+  }
+  publishing_ = true;
+  scope_.spawn(publish());
+}
+
+Task<void> Volume::publish() {
+  size_t count = 0;
+  uint64_t seq = 0;
+  uint64_t number = 0;
+  {
+    const MutexLock lock(mutex_);
+    count = publishable();
+    seq = batches_[count - 1]->seq;
+    number = batches_[count - 1]->last_number();
+  }
+  std::function<void(Head&)> change = [seq, number](Head& head) {
+    head.last_seq = seq;
+    head.published_number = number;
+  };
+  const Result<void> changed = co_await keeper_.change(change, stop_.get_token());
+  if (changed) {
+    published(count);
+  } else {
+    if (keeper_.fenced()) {
+      fence(changed.error());
+    } else if (!stop_.stop_requested()) {
+      log::error("{}; it is tried again", changed.error().message());
+    }
+    co_await home_.sleep_for(limits::kUploadRetry, stop_.get_token());
+  }
+  publishing_ = false;
+  last_publish_ = home_.now();
+  const MutexLock lock(mutex_);
+  wake_background();
+}
+
+void Volume::published(size_t count) {
+  uint64_t number = 0;
+  {
+    const MutexLock lock(mutex_);
+    for (size_t i = 0; i < count; ++i) {
+      const std::shared_ptr<Batch> batch = batches_.front();
+      number = batch->last_number();
+      batches_.pop_front();
+      if (batch->directory == nullptr) continue;  // only with a broken rule
+      Slot slot{.id = batch->directory->header().id,
+                .bytes = batch->object_bytes,
+                .directory = batch->directory};
+      const Result<void> added = add_object(std::move(slot), batch->directory->extents());
+      USBD_ASSERT(added.has_value());
+    }
+    published_number_ = number;
+  }
+  journal_->release(number);
+  answer_flushers(number, std::nullopt);
+  wake_writers();
+}
+
+/// Waits until it is answered.
+struct Volume::FlushTurn {
+  Volume& volume;
+  Waiter& self;
+
+  bool await_ready() const noexcept { return false; }
+  bool await_suspend(std::coroutine_handle<> handle) {
+    self.resume.handle = handle;
+    const MutexLock lock(volume.mutex_);
+    if (volume.ended_) {
+      self.error = volume.ended_;
+      return false;
+    }
+    if (volume.published_number_ >= self.number) return false;
+    volume.wanted_number_ = std::max(volume.wanted_number_, self.number);
+    self.next = std::exchange(volume.flushers_, &self);
+    volume.wake_background();
+    return true;
+  }
+  void await_resume() const noexcept {}
+};
+
+Task<Result<void>> Volume::wait_published(uint64_t number) {
+  Waiter self(Loop::current());
+  self.number = number;
+  if (options_.timeout > Nanos(0)) self.deadline = home_.now() + options_.timeout;
+  FlushTurn turn{*this, self};
+  co_await turn;
+  if (self.error) co_return *self.error;
+  co_return Result<void>();
+}
+
+void Volume::answer_flushers(uint64_t number, const std::optional<Error>& error) {
+  Waiter* answered = nullptr;
+  {
+    const MutexLock lock(mutex_);
+    for (Waiter** link = &flushers_; *link != nullptr;) {
+      Waiter* const waiter = *link;
+      if (waiter->number > number) {
+        link = &waiter->next;
+        continue;
+      }
+      *link = waiter->next;
+      waiter->next = std::exchange(answered, waiter);
+    }
+  }
+  while (answered != nullptr) {
+    Waiter* const waiter = std::exchange(answered, answered->next);
+    waiter->error = error;
+    waiter->home.post(waiter->resume);  // it may be gone after this
+  }
+}
+
+void Volume::expire_flushers() {
+  const Nanos now = home_.now();
+  uint64_t number = 0;
+  {
+    const MutexLock lock(mutex_);
+    for (const Waiter* waiter = flushers_; waiter != nullptr; waiter = waiter->next) {
+      if (waiter->deadline <= now) number = std::max(number, waiter->number);
+    }
+  }
+  // Those who came before wait for less, and have waited longer.
+  if (number > 0) {
+    answer_flushers(number, Error(Errc::kTimedOut, options_.name + ": the store did not take it in "
+                                                                   "time"));
+  }
+}
+
+void Volume::end(const Error& error) {
+  {
+    const MutexLock lock(mutex_);
+    if (ended_) return;
+    ended_ = error;
+  }
+  if (!error.is(Errc::kShutdown)) log::error("{}", error.message());
+  answer_flushers(UINT64_MAX, error);
+  wake_writers();
+}
+
+void Volume::fence(const Error& error) {
+  if (!keeps(VolumeRule::kFencesItself)) return;
+  end(error);
+}
+
+void Volume::abandon() {
+  stop_.request_stop();
+  end(Error(Errc::kShutdown, options_.name + ": is given up"));
+}
+
+Task<Result<void>> Volume::close(std::stop_token stop) {
+  Result<void> result;
+  if (journal_ && scope_.running() > 0) {
+    const uint64_t last = last_number();
+    bool done = false;
+    while (!done && !stop.stop_requested()) {
+      {
+        const MutexLock lock(mutex_);
+        closing_ = true;
+        wake_background();
+        done = ended_ || published_number_ >= last;
+        if (ended_) result = *ended_;
+      }
+      if (!done) co_await home_.sleep_for(limits::kHeadRetryMin, stop);
+    }
+    if (!done) {
+      result = Error(Errc::kAgain, options_.name +
+                                       ": what is not in the store yet is kept in the "
+                                       "journal");
+    }
+    if (result) {
+      const std::function<void(Head&)> clean = [](Head& head) { head.clean = true; };
+      while (publishing_) co_await home_.sleep_for(limits::kHeadRetryMin);
+      result = co_await keeper_.change(clean, stop);
+    }
+  }
+  stop_.request_stop();
+  {
+    const MutexLock lock(mutex_);
+    closing_ = true;
+    wake_background();
+  }
+  co_await scope_.close();
+  if (journal_) {
+    const Result<void> closed = co_await journal_->close();
+    if (result && !closed) result = closed;
+  }
+  co_return result;
+}
+
+}  // namespace usbd::objstore

@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Two processes on two hosts want one volume. The first writes and flushes, and stalls now and
+// then; the second takes the volume over. Whoever lost it must say so soon, must not have promised
+// anything that the winner does not have (remote flush), and must not be able to change anything
+// any more, whatever it had asked the store for before.
+
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "devices/objstore/volume.h"
+
+namespace usbd::sim {
+
+struct TwoWritersOptions {
+  uint64_t seed = 1;
+  objstore::FlushMode mode = objstore::FlushMode::kRemote;
+  std::optional<objstore::VolumeRule> broken_rule = {};
+};
+
+struct TwoWritersResult {
+  /// Empty: every promise was kept.
+  std::string broken_promise;
+  uint64_t changes = 0;
+  uint64_t flushes = 0;
+  uint64_t refused_flushes = 0;
+  bool taken_over = false;
+};
+
+TwoWritersResult run_two_writers(TwoWritersOptions options);
+
+}  // namespace usbd::sim

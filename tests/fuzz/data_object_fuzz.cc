@@ -164,7 +164,8 @@ void check_forged_frame(FuzzInput& input) {
   const CipherMode cipher = input.flip() ? CipherMode::kIdentity : CipherMode::kAesGcm;
   const VolumeSeal seal = seal_with(cipher);
   const ObjectId id = id_of(input.flip() ? ObjectKind::kData : ObjectKind::kGc);
-  FrameInfo info{.logical = (1U + input.byte() % kFrameBlocks) * kBlockBytes};
+  const uint64_t logical = (1U + input.byte() % kFrameBlocks) * kBlockBytes;
+  FrameInfo info{.logical = static_cast<uint32_t>(logical)};
   info.codec = static_cast<CodecKind>(input.byte() % codec::kCodecKinds);
   const bool full = input.flip();
   const std::string text = input.take(kFrameBytes);

@@ -90,7 +90,11 @@ Task<Result<HeadKeeper::Found>> Volume::find_or_create() {
     co_return Error(Errc::kNotFound, fmt::format("{}: there is no volume of that name at {}",
                                                  options_.name, parts_.store.name()));
   }
-  co_return co_await create();
+  Result<HeadKeeper::Found> made = co_await create();
+  // What an earlier attempt, even of a dead process, had asked for may have come in between.
+  const bool exists = !made && made.error().is(Errc::kExists);
+  if (exists && options_.create == CreatePolicy::kAuto) co_return co_await keeper_.read({});
+  co_return made;
 }
 
 Task<Result<HeadKeeper::Found>> Volume::create() {

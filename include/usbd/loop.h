@@ -103,6 +103,12 @@ class Loop {
   /// The loop's clock, read anew. Threads: any.
   [[nodiscard]] virtual Nanos now() = 0;
 
+  /// The point on the clock that is `delay` from now; the last one there is, if it is farther off.
+  [[nodiscard]] Nanos after(Nanos delay) {
+    const Nanos time = now();
+    return delay > Nanos::max() - time ? Nanos::max() : time + delay;
+  }
+
   /// Arms `timer`, which must not be armed. Threads: the loop's own.
   virtual void arm(Timer& timer) = 0;
   /// Disarms `timer`; nothing happens if it is not armed. After it `timer.work` is not posted, but
@@ -146,7 +152,7 @@ class Loop {
       bool await_ready() const noexcept { return false; }
       void await_suspend(std::coroutine_handle<> handle) {
         work.handle = handle;
-        timer.deadline = loop.now() + delay;
+        timer.deadline = loop.after(delay);
         timer.work = &work;
         loop.arm(timer);
       }

@@ -94,6 +94,29 @@ TEST(Loop, SleepEndsWhenStopIsRequestedFromAnotherThread) {
   EXPECT_LT(test.run(stopped_sleep(source.get_token())), 30s);
 }
 
+Task<void> sleep_for_ever(std::stop_token stop) {
+  Loop& loop = Loop::current();
+  const Nanos all_the_time_left = Nanos::max() - loop.now();
+  co_await loop.sleep_for(all_the_time_left, std::move(stop));
+}
+
+Task<void> sleep_beside_an_endless_sleep(std::vector<int>& order) {
+  std::stop_source stop;
+  Scope scope;
+  scope.spawn(sleep_for_ever(stop.get_token()));
+  co_await append_after(order, 1, 5ms);
+  stop.request_stop();
+  co_await scope.close();
+}
+
+// The moment at which such a sleep ends is later than the clock can say.
+TEST(Loop, Regression_EndlessSleepHoldsUpNoOther) {
+  TestLoop test;
+  std::vector<int> order;
+  test.run(sleep_beside_an_endless_sleep(order));
+  EXPECT_EQ(order, std::vector<int>{1});
+}
+
 Task<int> sleeps_against_stops() {
   Loop& loop = Loop::current();
   int rounds = 0;

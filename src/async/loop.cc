@@ -27,7 +27,7 @@ class StoppableSleep {
     on_timer_.self = on_stop_request_.self = this;
     on_timer_.run = [](Work& work) { static_cast<Node&>(work).self->timer_fired(); };
     on_stop_request_.run = [](Work& work) { static_cast<Node&>(work).self->stop_requested(); };
-    timer_.deadline = loop_.now() + delay_;
+    timer_.deadline = loop_.after(delay_);
     timer_.work = &on_timer_;
     loop_.arm(timer_);
     callback_.emplace(stop_, Callback{this});

@@ -260,6 +260,25 @@ inline constexpr unsigned kFetchesMax = 32;
 /// Reads of the journal at once while a batch is sealed.
 inline constexpr unsigned kSealReadsMax = 16;
 
+// The objstore device.
+/// How often it looks whether the volume was taken over, and how much is unpublished.
+inline constexpr auto kVolumeWatchEvery = 250ms;
+/// How often a stop that publishes says how far it is.
+inline constexpr auto kPublishReportEvery = 3s;
+/// Blocks whose kinds are found out under one lock: 64 MiB.
+inline constexpr uint64_t kExtentSearchBlocks = 16'384;
+/// How long each call of the opening to the store may take: nobody is served before, so a store
+/// that is away is told soon.
+inline constexpr auto kStoreOpenTime = 20s;
+/// What a stop that has given up the store gets to close the journal.
+inline constexpr auto kGiveUpTime = 10s;
+/// Bytes of the journal: the least, and what a volume of any size gets by default.
+inline constexpr uint64_t kJournalBytesMin = 8U << 20;
+inline constexpr uint64_t kJournalDefaultMin = 64U << 20;
+inline constexpr uint64_t kJournalDefaultMax = 1U << 30;
+/// Uploads at once by default.
+inline constexpr unsigned kUploadsDefault = 4;
+
 // The object table and checkpoints of a volume in an object store.
 /// Data objects of one volume, and what one may have. Units: objects; bytes.
 inline constexpr uint32_t kDataObjectsMax = 1U << 24;

@@ -74,7 +74,7 @@ TEST(Secret, WipesWhatItShrinksBy) {
 TEST(Secret, IsLeftOutOfCoreFiles) {
   const Secret key(32);
   const std::string flags = flags_of_mapping(key.bytes().data());
-  if (flags.empty()) GTEST_SKIP() << "this kernel has no /proc/self/smaps";
+  if (flags.empty()) GTEST_SKIP() << "machine: this kernel has no /proc/self/smaps";
   EXPECT_NE(flags.find(" dd"), std::string::npos) << flags;  // "do not dump"
 }
 

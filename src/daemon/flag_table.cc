@@ -402,7 +402,8 @@ void add_objstore_times(std::vector<FlagSpec>& table) {
                    .kind = Kind::kDuration,
                    .value_name = "DURATION",
                    .fallback = "5m",
-                   .help = "How old data that is only here may get before writes wait."});
+                   .help = "How old data that is only here may get before writes wait.",
+                   .least = kSecond});
   table.push_back({.name = "objstore-concurflush",
                    .group = Group::kObjstore,
                    .kind = Kind::kCount,

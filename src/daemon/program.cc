@@ -11,6 +11,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <optional>
 #include <thread>
@@ -62,6 +63,22 @@ std::vector<std::string> environment_words() {
   return words;
 }
 
+/// Overwrites the values of secret flags where every user of the machine could read them. Range:
+/// the words have been parsed without an error.
+void hide_secrets(const FlagValues& values, int argc, char** argv) {
+  const auto hide = [](char* text) { std::memset(text, 'x', std::strlen(text)); };
+  for (int i = 1; i < argc && std::string_view(argv[i]) != "--"; ++i) {
+    const std::string_view word = argv[i];
+    const size_t start = std::min(word.find_first_not_of('-'), word.size());
+    const size_t equals = word.find('=');
+    const FlagSpec* const spec = values.find(word.substr(start, equals - start));
+    if (start == 0 || start > 2 || spec == nullptr || spec->positional) continue;
+    const bool in_next_word = equals == word.npos && spec->kind != FlagKind::kSwitch;
+    if (in_next_word) ++i;
+    if (spec->secret && i < argc) hide(in_next_word ? argv[i] : argv[i] + equals + 1);
+  }
+}
+
 /// The served volume with everything that the process has around it.
 class Program {
  public:
@@ -81,16 +98,7 @@ class Program {
     const Result<StopReport> stopped = stop();
     pidfile_.reset();
     log::info("{} statistics: {}", name_, service_->summary());
-    if (!stopped) {
-      log::error(
-          "the last flush of the volume failed, data that was not flushed before may be "
-          "lost: {}",
-          stopped.error().message());
-      log::info("{} terminated with an error", name_);
-      return kExitFailed;
-    }
-    log::info("{} terminated normally", name_);
-    return kExitClean;
+    return say_stopped(stopped);
   }
 
  private:
@@ -123,7 +131,35 @@ class Program {
     if (service_->served_at().empty()) log::info("-export=none: nobody is served");
   }
 
-  /// Until a signal asks to stop, or the kernel device is gone.
+  /// The last lines. Returns the exit status.
+  [[nodiscard]] int say_stopped(const Result<StopReport>& stopped) const {
+    const std::string why = stopped ? std::string() : stopped.error().message();
+    switch (service_->ending()) {
+      case Ending::kTakenOver:
+        log::error("the volume was taken over by another daemon: {}", why);
+        log::info("{} terminated: what was not published is kept in its journal", name_);
+        return kExitTakenOver;
+      case Ending::kUnpublished:
+        log::warning("{}", why);
+        log::warning("start it again with the same -store-dir, and it publishes what is left");
+        log::info("{} terminated with unpublished data in its journal", name_);
+        return kExitUnpublished;
+      case Ending::kComplete:
+        break;
+    }
+    if (!stopped) {
+      log::error(
+          "the last flush of the volume failed, data that was not flushed before may be "
+          "lost: {}",
+          why);
+      log::info("{} terminated with an error", name_);
+      return kExitFailed;
+    }
+    log::info("{} terminated normally", name_);
+    return kExitClean;
+  }
+
+  /// Until a signal asks to stop, or the kernel device or the volume is gone.
   void wait() {
     while (true) {
       switch (signals_.wait(kForEver)) {
@@ -131,7 +167,7 @@ class Program {
           log::info("{} is stopping", name_);
           return;
         case Signals::Event::kOther:
-          log::warning("{} is stopping: its kernel device is gone", name_);
+          log::warning("{} is stopping: {}", name_, service_->why_lost());
           return;
         case Signals::Event::kStatistics:
           log::info("{} statistics: {}", name_, service_->summary());
@@ -161,6 +197,7 @@ class Program {
     Clock::time_point last_asked = Clock::now();
     Clock::time_point deadline = last_asked + close_time() +
                                  std::min<Clock::duration>(settings_.serve.stop_timeout, kVeryLong);
+    bool given_up = false;
     for (unsigned asked = 0; !done;) {
       const Signals::Event event = signals_.wait(left_until(deadline));
       const Clock::time_point now = Clock::now();
@@ -168,6 +205,11 @@ class Program {
         log::info("{} statistics: {}", name_, service_->summary());
       }
       if (done) return;
+      if (now >= deadline && !std::exchange(given_up, true) && service_->hurry_device()) {
+        log::warning("{} does not wait for its store any longer (-close-timeout)", name_);
+        deadline = now + limits::kGiveUpTime;
+        continue;
+      }
       if (now >= deadline) end_at_once("in time (-close-timeout)");
       if (event != Signals::Event::kStop) continue;
       if (now - std::exchange(last_asked, now) < limits::kSameSignal) continue;
@@ -206,6 +248,7 @@ int run_checked(const ProgramSpec& spec, int argc, char** argv) {
   FlagValues values(spec.flags);
   const Result<void> parsed = parse_arguments(words, values);
   if (!parsed) return usage_error(name, parsed.error());
+  hide_secrets(values, argc, argv);
   if (values.on("help")) {
     print(stdout, help_text(spec.about, spec.flags));
     return kExitClean;

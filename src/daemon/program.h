@@ -17,8 +17,14 @@
 
 namespace usbd::daemon {
 
-/// What -help says of exit statuses; 3 and 4 belong to devices of later builds.
-enum ExitStatus : int { kExitClean = 0, kExitFailed = 1, kExitUsage = 2 };
+/// What -help says of exit statuses; 3 and 4 are of volumes that are kept elsewhere.
+enum ExitStatus : int {
+  kExitClean = 0,
+  kExitFailed = 1,
+  kExitUsage = 2,
+  kExitUnpublished = 3,
+  kExitTakenOver = 4,
+};
 
 struct ProgramSpec {
   HelpText about;

@@ -55,6 +55,10 @@ Result<void> Service::open(const VolumeOpener& opener) {
   device_ = std::move(volume.device);
   description_ = std::move(volume.description);
   id_ = std::move(volume.id);
+  upkeep_ = std::move(volume.upkeep);
+  if (upkeep_.on_taken_over) {
+    upkeep_.on_taken_over([this] { lost("the volume was taken over by another daemon"); });
+  }
   USBD_TRY_VOID(open_layers());
   return open_frontends();
 }
@@ -73,22 +77,51 @@ Result<void> Service::open_frontends() {
   export_options.read_only = options_.read_only;
   export_options.loops = runtime_->loop_count();
   export_ = std::make_unique<Export>(*device_, std::move(export_options));
-  USBD_TRY(frontends_, Frontends::open(*runtime_, *export_, options_, id_, [this] { lost(); }));
+  USBD_TRY(frontends_, Frontends::open(*runtime_, *export_, options_, id_,
+                                       [this] { lost("its kernel device is gone"); }));
   return {};
 }
 
 Service::~Service() {
   if (stopped_ || !device_) return;
-  hurry();
+  hurry_.request_stop();
   frontends_.reset();
+  const std::jthread limit([this](const std::stop_token& closed) {
+    std::mutex mutex;
+    std::unique_lock lock(mutex);
+    std::condition_variable_any never;
+    never.wait_for(lock, closed, limits::kGiveUpTime, [] { return false; });
+    if (!closed.stop_requested()) hurry_device();
+  });
   const Result<void> closed = close_device();
   if (!closed) log::error("closing the device: {}", closed.error().message());
 }
 
-void Service::lost() {
+void Service::hurry() {
+  hurry_.request_stop();
+  hurry_device();
+}
+
+bool Service::hurry_device() {
+  if (!upkeep_.hurry) return false;
+  upkeep_.hurry();
+  return true;
+}
+
+Ending Service::ending() const {
+  return upkeep_.ending ? upkeep_.ending() : Ending::kComplete;
+}
+
+std::string Service::why_lost() {
+  const std::lock_guard lock(mutex_);
+  return why_lost_;
+}
+
+void Service::lost(std::string why) {
   {
     const std::lock_guard lock(mutex_);
     lost_ = true;
+    if (why_lost_.empty()) why_lost_ = std::move(why);
   }
   lost_changed_.notify_all();
   if (on_lost_) on_lost_();
@@ -135,6 +168,7 @@ std::string Service::waits_for() const {
     case Step::kClose:
       break;
   }
+  if (upkeep_.waits_for) return upkeep_.waits_for();
   return "the last flush of the volume has not ended";
 }
 

@@ -27,7 +27,8 @@ namespace usbd::daemon {
 class Service final : public Server {
  public:
   /// Opens the volume and serves it. `on_lost` (may be null) is called, from any thread, when the
-  /// kernel device was disconnected by someone else; wait() returns then too.
+  /// kernel device was disconnected by someone else, or the volume was taken over by another
+  /// daemon; wait() returns then too.
   /// Errors: what the first step that failed said; everything before it is undone.
   static Result<std::unique_ptr<Service>> start(const VolumeOpener& opener, ServeOptions options,
                                                 std::function<void()> on_lost);
@@ -40,7 +41,15 @@ class Service final : public Server {
   [[nodiscard]] ServeStatistics statistics() const override;
   Result<StopReport> wait() override;
   Result<StopReport> stop() override;
-  void hurry() override { hurry_.request_stop(); }
+  void hurry() override;
+
+  /// Has the device give up waiting for what is far away, where it does. Returns whether it does:
+  /// then its requests and its closing end soon. Threads: any.
+  bool hurry_device();
+  /// Why on_lost was called, as a part of a sentence. Threads: any.
+  [[nodiscard]] std::string why_lost();
+  /// Range: after stop(), also if that failed.
+  [[nodiscard]] Ending ending() const;
 
   [[nodiscard]] const ServeOptions& options() const { return options_; }
   [[nodiscard]] const ExportInfo& info() const { return export_->info(); }
@@ -64,7 +73,7 @@ class Service final : public Server {
   Result<void> open_layers();
   Result<void> open_frontends();
   Result<void> close_device();
-  void lost();
+  void lost(std::string why);
 
   const ServeOptions options_;
   const std::function<void()> on_lost_;
@@ -73,12 +82,14 @@ class Service final : public Server {
   std::mutex mutex_;
   std::condition_variable_any lost_changed_;
   bool lost_ = false;
+  std::string why_lost_;
 
   // In the order in which they are made.
   std::unique_ptr<Runtime> runtime_;
   std::unique_ptr<Device> device_;
   std::string description_;
   std::string id_;
+  VolumeUpkeep upkeep_;
   std::unique_ptr<Export> export_;
   std::unique_ptr<Frontends> frontends_;
   bool stopped_ = false;

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "base/units.h"
 #include "daemon/config_file.h"
 #include "daemon/export_spec.h"
 #include "daemon/flag_table.h"
@@ -27,6 +28,27 @@ ServeOptions::NbdDriver driver_of(const std::string& name) {
   return name == "ioctl" ? ServeOptions::NbdDriver::kIoctl : ServeOptions::NbdDriver::kAuto;
 }
 
+ObjstoreSettings objstore_settings(const FlagValues& values) {
+  ObjstoreSettings objstore;
+  objstore.kind = values.text("objstore-kind");
+  objstore.cfg = values.text("objstore-cfg");
+  objstore.container = values.text("objstore-container");
+  objstore.key_source = values.text("objstore-aeskey");
+  objstore.cipher = values.text("objstore-aesmode");
+  objstore.cipher_given = values.given("objstore-aesmode");
+  objstore.codec = values.text("objstore-compress");
+  objstore.object_bytes = values.size("objstore-objsize");
+  objstore.journal_bytes = values.size("objstore-journalsize");
+  objstore.flush_every = values.duration("objstore-flushevery");
+  objstore.dirty_age_max = values.duration("objstore-maxdirtyage");
+  objstore.timeout = values.duration("objstore-timeout");
+  objstore.uploads_max = static_cast<unsigned>(values.count("objstore-concurflush"));
+  objstore.flushes_remotely = values.text("objstore-flushmode") == "remote";
+  objstore.takeover = values.on("objstore-takeover");
+  objstore.fencing = values.text("objstore-fencing") != "none";
+  return objstore;
+}
+
 VolumeSettings volume_settings(const FlagValues& values) {
   VolumeSettings volume;
   volume.directory = values.text("store-dir");
@@ -40,6 +62,7 @@ VolumeSettings volume_settings(const FlagValues& values) {
   volume.size_given = values.given("store-size");
   volume.create = create_of(values.text("create"));
   volume.direct = values.on("file-direct");
+  volume.objstore = objstore_settings(values);
   return volume;
 }
 
@@ -64,8 +87,17 @@ ServeOptions serve_options(const FlagValues& values) {
   return serve;
 }
 
+Result<void> check_journal_size(uint64_t bytes) {
+  if (bytes == 0 || bytes >= limits::kJournalBytesMin) return {};
+  return Error(Errc::kInvalid,
+               fmt::format("-objstore-journalsize: {} is not allowed: it is 0 (by the size of the "
+                           "volume), or at least {}",
+                           format_size(bytes), format_size(limits::kJournalBytesMin)));
+}
+
 /// The store's configuration is only read when it is used: it may be in a file or a variable.
 Result<void> check_objstore(const FlagValues& values) {
+  USBD_TRY_VOID(check_journal_size(values.size("objstore-journalsize")));
   const std::string& text = values.text("objstore-cfg");
   const std::string& kind = values.text("objstore-kind");
   if (text.empty() && kind == "s3") return {};
@@ -122,6 +154,15 @@ std::vector<std::string> ignored_flags(const FlagValues& values, const std::stri
     if (!values.given(name)) continue;
     warnings.push_back(
         fmt::format("-{} has no effect: this build does not take kernel devices over yet", name));
+  }
+  if (device_type != "objstore") return warnings;
+  for (const char* name :
+       {"objstore-diskcache", "objstore-persistcache", "objstore-gctarget", "objstore-mapmem"}) {
+    if (!values.given(name)) continue;
+    warnings.push_back(
+        fmt::format("-{} has no effect: this build has no read cache, no garbage collection, and "
+                    "keeps the whole map in memory",
+                    name));
   }
   return warnings;
 }

@@ -18,6 +18,31 @@
 
 namespace usbd::daemon {
 
+/// The flags of -dev-type=objstore, each named as its flag.
+struct ObjstoreSettings {
+  std::string kind = "s3";
+  /// As given; empty: the default.
+  std::string cfg = {};
+  /// Empty: the store name.
+  std::string container = {};
+  /// As crypto::load_key() takes it. Empty: the file key.aes of the directory.
+  std::string key_source = {};
+  std::string cipher = "aes-gcm";
+  bool cipher_given = false;
+  std::string codec = "lz4";
+  uint64_t object_bytes = 64U << 20;
+  /// 0: by the volume's size.
+  uint64_t journal_bytes = 0;
+  std::chrono::nanoseconds flush_every = std::chrono::seconds(10);
+  std::chrono::nanoseconds dirty_age_max = std::chrono::minutes(5);
+  std::chrono::nanoseconds timeout{0};
+  /// 0: the default.
+  unsigned uploads_max = 0;
+  bool flushes_remotely = false;
+  bool takeover = false;
+  bool fencing = true;
+};
+
 /// Which volume to open, or to make.
 struct VolumeSettings {
   enum class Create : uint8_t { kAuto, kNever, kOnly };
@@ -34,6 +59,7 @@ struct VolumeSettings {
   bool block_size_given = false;
   bool read_only = false;
   bool direct = false;
+  ObjstoreSettings objstore = {};
 };
 
 /// What concerns the process.

@@ -124,6 +124,44 @@ TEST_F(SettingsTest, WarnOfFlagsOfOtherDeviceTypes) {
   EXPECT_EQ(ignored_flags(values, "mem").size(), 3U);
 }
 
+TEST_F(SettingsTest, CarryTheFlagsOfAnObjectStore) {
+  const ObjstoreSettings made =
+      settings({"-objstore-kind=local", "-objstore-container=c", "-objstore-aeskey=env:K",
+                "-objstore-aesmode=aes-ctr", "-objstore-compress=zstd:5", "-objstore-objsize=8MiB",
+                "-objstore-journalsize=9MiB", "-objstore-flushevery=2s", "-objstore-maxdirtyage=7s",
+                "-objstore-timeout=3s", "-objstore-concurflush=6", "-objstore-flushmode=remote",
+                "-objstore-takeover", "-objstore-fencing=none"})
+          .volume.objstore;
+  EXPECT_EQ(made.kind, "local");
+  EXPECT_EQ(made.container, "c");
+  EXPECT_EQ(made.key_source, "env:K");
+  EXPECT_EQ(made.cipher, "aes-ctr");
+  EXPECT_TRUE(made.cipher_given);
+  EXPECT_EQ(made.codec, "zstd:5");
+  EXPECT_EQ(made.object_bytes, 8U << 20);
+  EXPECT_EQ(made.journal_bytes, 9U << 20);
+  EXPECT_EQ(made.flush_every, std::chrono::seconds(2));
+  EXPECT_EQ(made.dirty_age_max, std::chrono::seconds(7));
+  EXPECT_EQ(made.timeout, std::chrono::seconds(3));
+  EXPECT_EQ(made.uploads_max, 6U);
+  EXPECT_TRUE(made.flushes_remotely);
+  EXPECT_TRUE(made.takeover);
+  EXPECT_FALSE(made.fencing);
+}
+
+TEST_F(SettingsTest, RefuseAJournalThatIsTooSmall) {
+  EXPECT_THAT(refused({"-dev-type=objstore", "-objstore-journalsize=1MiB"}), HasSubstr("8 MiB"));
+}
+
+TEST_F(SettingsTest, WarnOfFlagsOfAnObjectStoreThatHaveNoEffectYet) {
+  FlagValues values(specs);
+  const std::vector<std::string> words = {"-objstore-diskcache=1GiB", "-objstore-gctarget=1.3"};
+  ASSERT_TRUE(parse_arguments(words, values));
+  EXPECT_THAT(
+      ignored_flags(values, "objstore"),
+      ElementsAre(HasSubstr("-objstore-diskcache has no effect"), HasSubstr("-objstore-gctarget")));
+}
+
 TEST_F(SettingsTest, WarnOfFlagsThatHaveNoEffectYet) {
   FlagValues values(specs);
   EXPECT_THAT(ignored_flags(values, "mem"), IsEmpty());

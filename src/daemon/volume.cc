@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "base/units.h"
+#include "daemon/objstore_volume.h"
 #include "devices/file/file_device.h"
 #include "devices/memory/memory_device.h"
 
@@ -40,18 +41,6 @@ Task<Result<OpenedVolume>> open_memory(VolumeSettings settings, Runtime& runtime
   co_return volume;
 }
 
-CreatePolicy policy_of(VolumeSettings::Create create) {
-  switch (create) {
-    case VolumeSettings::Create::kNever:
-      return CreatePolicy::kNever;
-    case VolumeSettings::Create::kOnly:
-      return CreatePolicy::kOnly;
-    case VolumeSettings::Create::kAuto:
-      break;
-  }
-  return CreatePolicy::kAuto;
-}
-
 Task<Result<OpenedVolume>> open_file(VolumeSettings settings, Runtime& runtime) {
   static_cast<void>(runtime);
   FileDevice::Options options;
@@ -76,7 +65,8 @@ Task<Result<OpenedVolume>> open_file(VolumeSettings settings, Runtime& runtime) 
 Task<Result<OpenedVolume>> refuse(VolumeSettings settings, Runtime& runtime) {
   static_cast<void>(runtime);
   co_return Error(Errc::kNotSupported,
-                  fmt::format("-dev-type={}: this build has no {} device yet; it has mem and file",
+                  fmt::format("-dev-type={}: this build has no {} device yet; it has mem, file and "
+                              "objstore",
                               settings.type, settings.type));
 }
 
@@ -88,7 +78,7 @@ constexpr std::array<DeviceType, 4> kDeviceTypes = {{
     {"mem", open_memory},
     {"file", open_file},
     {"dedup", refuse},
-    {"objstore", refuse},
+    {"objstore", open_objstore},
 }};
 
 }  // namespace
@@ -97,6 +87,18 @@ Task<Result<OpenedVolume>> open_volume(VolumeSettings settings, Runtime& runtime
   const auto* const type = std::ranges::find(kDeviceTypes, settings.type, &DeviceType::name);
   USBD_ASSERT(type != kDeviceTypes.end());
   return type->open(std::move(settings), runtime);
+}
+
+CreatePolicy policy_of(VolumeSettings::Create create) {
+  switch (create) {
+    case VolumeSettings::Create::kNever:
+      return CreatePolicy::kNever;
+    case VolumeSettings::Create::kOnly:
+      return CreatePolicy::kOnly;
+    case VolumeSettings::Create::kAuto:
+      break;
+  }
+  return CreatePolicy::kAuto;
 }
 
 Result<uint64_t> round_up(uint64_t size, uint32_t block_size) {

@@ -12,6 +12,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "daemon/objstore_volume.h"
+
 namespace usbd::daemon {
 namespace {
 
@@ -86,8 +88,83 @@ TEST_F(Volume, IsMadeOnlyWhenThatIsAllowed) {
 TEST_F(Volume, OfATypeThatIsNotBuiltIsRefusedClearly) {
   settings.type = "dedup";
   EXPECT_THAT(refused(), HasSubstr("-dev-type=dedup: this build has no dedup device yet"));
-  settings.type = "objstore";
-  EXPECT_THAT(refused(), HasSubstr("this build has no objstore device yet"));
+}
+
+class ObjstoreVolume : public Volume {
+ protected:
+  ObjstoreVolume() {
+    settings.type = "objstore";
+    settings.objstore.kind = "local";
+    settings.objstore.cfg = R"({"path":")" + settings.directory + R"("})";
+    settings.objstore.container = "bucket";
+  }
+};
+
+TEST_F(ObjstoreVolume, IsMadeThenKeepsItsSize) {
+  settings.size = (1U << 20) + 1;
+  EXPECT_EQ(opened(), (1U << 20) + 4096);
+  EXPECT_EQ(opened(), (1U << 20) + 4096);
+  settings.size_given = true;
+  settings.size = 2U << 20;
+  EXPECT_THAT(refused(), HasSubstr("2097152"));
+  EXPECT_TRUE(std::filesystem::exists(settings.directory + "/bucket/vol/head,obj"));
+}
+
+TEST_F(ObjstoreVolume, OfAKindThatIsNotBuiltIsRefusedClearly) {
+  settings.objstore.kind = "sftp";
+  EXPECT_THAT(refused(), HasSubstr("-objstore-kind=sftp: this build has no store of that kind"));
+}
+
+TEST_F(ObjstoreVolume, NeedsTheKeyThatItWasMadeWith) {
+  opened();
+  std::filesystem::remove(settings.directory + "/key.aes");
+  EXPECT_THAT(refused(), HasSubstr("there is no key"));
+  EXPECT_FALSE(std::filesystem::exists(settings.directory + "/key.aes"));
+  settings.objstore.key_source = "key:" + std::string(64, 'a');
+  EXPECT_THAT(refused(), HasSubstr("not the key"));
+}
+
+TEST_F(ObjstoreVolume, RefusesWhatItWasNotMadeWith) {
+  settings.objstore.cipher = "identity";
+  opened();
+  settings.objstore.cipher = "aes-gcm";
+  opened();
+  settings.objstore.cipher_given = true;
+  EXPECT_THAT(refused(), HasSubstr("-objstore-aesmode=aes-gcm"));
+  settings.objstore.cipher_given = false;
+  settings.objstore.key_source = "key:" + std::string(64, 'a');
+  EXPECT_THAT(refused(), HasSubstr("is not encrypted"));
+  settings.objstore.key_source.clear();
+  settings.block_size = 512;
+  settings.block_size_given = true;
+  EXPECT_THAT(refused(), HasSubstr("-block-size=512"));
+}
+
+TEST_F(ObjstoreVolume, IsMadeOnlyWhenThatIsAllowed) {
+  settings.create = VolumeSettings::Create::kNever;
+  EXPECT_THAT(refused(), HasSubstr("-create=never"));
+  settings.create = VolumeSettings::Create::kAuto;
+  settings.read_only = true;
+  EXPECT_THAT(refused(), HasSubstr("-read-only"));
+  settings.read_only = false;
+  settings.name = "no/name";
+  EXPECT_THAT(refused(), HasSubstr("-store-name"));
+}
+
+TEST_F(ObjstoreVolume, ThatNobodyTouchesIsWhatEndedWell) {
+  Result<OpenedVolume> volume = runtime->run(open_volume(settings, *runtime));
+  ASSERT_TRUE(volume) << volume.error().message();
+  EXPECT_THAT(volume->id, HasSubstr("objstore:"));
+  EXPECT_THAT(volume->upkeep.waits_for(), HasSubstr("0 B"));
+  EXPECT_TRUE(runtime->run(volume->device->close()));
+  EXPECT_EQ(volume->upkeep.ending(), Ending::kComplete);
+}
+
+TEST(JournalBytes, AreAQuarterOfTheVolumeWithinBounds) {
+  EXPECT_EQ(journal_bytes(0, 1U << 20), 64ULL << 20);
+  EXPECT_EQ(journal_bytes(0, 1ULL << 30), 256ULL << 20);
+  EXPECT_EQ(journal_bytes(0, 1ULL << 40), 1ULL << 30);
+  EXPECT_EQ(journal_bytes(9U << 20, 1ULL << 40), 9ULL << 20);
 }
 
 TEST(RoundUp, GivesWholeBlocksAndRefusesOverflow) {

@@ -29,6 +29,7 @@ class SimulatedSubject final : public Subject {
   Result<void> close_device();
   void send(std::span<Operation> batch);
   Result<void> receive();
+  SimEnd run_to_answers();
   Task<void> crash_later(uint64_t yields);
 
   DeviceUnderTest test_;

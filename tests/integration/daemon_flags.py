@@ -128,7 +128,9 @@ def test_objstore_configuration_is_read_from_where_it_says():
 
 def test_what_this_build_lacks_is_said_with_status_1():
     refused("-dev-type=dedup", status=1, says=["this build has no dedup device yet"])
-    refused("-dev-type=objstore", status=1, says=["this build has no objstore device yet"])
+    refused("-dev-type=objstore", "-objstore-kind=b2",
+            '-objstore-cfg={"application_key":"k","account_id":"i"}', status=1,
+            says=["this build has no store of that kind yet"])
     refused("-export=ublk", status=1, says=["this build has no ublk"])
     refused("/dev/ublkb0", status=1, says=["this build has no ublk"])
 

@@ -98,6 +98,9 @@ struct DeviceUnderTest {
   bool durable = false;
   /// Whether the device injects faults; see SubjectTraits::may_fail. Closing may then fail, too.
   bool may_fail = false;
+  /// Whether the device also works when nobody asks it anything (timers, uploads). A simulation
+  /// then waits for answers only, not until nothing is left to do.
+  bool works_unasked = false;
   /// Optional: makes the storage under the device behave as if power was lost at this moment: what
   /// was not durable may be gone, and nothing that the opened device still does has an effect. The
   /// device is then closed (whatever that says) and opened again.

@@ -20,6 +20,7 @@
 #include "async/sim_loop.h"
 #include "async/testing.h"
 #include "base/log.h"
+#include "base/unique_fd.h"
 
 namespace usbd {
 namespace {
@@ -337,13 +338,23 @@ TEST_F(FileDeviceOnFiles, MakesASparseTerabyteAtOnce) {
   EXPECT_LT(info.st_blocks, 64);
 }
 
+/// Whether the filesystem under `path` gives the space of a range back.
+bool has_holes(const std::string& path) {
+  const UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CLOEXEC));
+  return fallocate(fd.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096) == 0 ||
+         errno != EOPNOTSUPP;
+}
+
 TEST_F(FileDeviceOnFiles, TrimsATerabyteAtOnce) {
   options_.size = kTiB;
   const auto device = open();
   ASSERT_TRUE(device.has_value());
   const std::vector<std::byte> data = bytes_of(kMiB, 1);
   ASSERT_TRUE(loop_.run((*device)->write(kTiB / 2, data, {})).has_value());
-  if ((*device)->capabilities().trim != Support::kNative) GTEST_SKIP() << "machine: no holes here";
+  if ((*device)->capabilities().trim != Support::kNative && !has_holes(options_.path)) {
+    GTEST_SKIP() << "machine: this filesystem makes no holes";
+  }
+  ASSERT_EQ((*device)->capabilities().trim, Support::kNative);
   const auto start = std::chrono::steady_clock::now();
   ASSERT_TRUE(loop_.run((*device)->trim(ByteRange(0, kTiB), {})).has_value());
   EXPECT_LT(std::chrono::steady_clock::now() - start, 10s);

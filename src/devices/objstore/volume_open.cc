@@ -145,6 +145,8 @@ Task<Result<std::unique_ptr<journal::Journal>>> Volume::open_journal(const std::
 Task<Result<void>> Volume::put_aside(const std::string& name) {
   uint64_t entries = 1;
   Result<std::unique_ptr<journal::Journal>> old = co_await open_journal(name);
+  // A process that lives writes to it, though the volume is not its own any more.
+  if (!old && old.error().is(Errc::kBusy)) co_return old.error();
   if (old) {
     journal::Journal::Visitor nothing = [](const journal::Entry&, const journal::Place&) {};
     const Result<journal::Replayed> replayed = co_await (*old)->replay(nothing);

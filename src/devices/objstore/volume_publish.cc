@@ -25,6 +25,7 @@ void Volume::wake_background() {
 
 Nanos Volume::next_deadline() {
   Nanos next = Nanos::max();
+  if (ended_) return next;
   if (!contacting_) next = keeper_.last_contact() + limits::kHeadContactEvery;
   if (!batches_.empty()) {
     const Batch& last = *batches_.back();

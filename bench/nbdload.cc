@@ -58,10 +58,10 @@ std::vector<Argument> workload_arguments(CommandLine& line) {
   WorkloadOptions& workload = load.workload;
   return {
       {"op", "OPERATION",
-       "randread, randwrite, randmix, read, write, mix, trim, zero, flush, or fill: write "
-       "everything once, in order (default randread)",
+       "randread, randwrite, randmix, read, write, mix, trim, zero, flush; or once through "
+       "everything, in order: fill writes, scan reads (default randread)",
        into_choice(line.operation, {"randread", "randwrite", "randmix", "read", "write", "mix",
-                                    "trim", "zero", "flush", "fill"})},
+                                    "trim", "zero", "flush", "fill", "scan"})},
       {"block", "SIZE", "of an operation (default 4KiB)", into_size(line.block_size)},
       {"depth", "N", "requests in flight on each connection (default 1)",
        into_number(load.depth, 1, kCountMax)},
@@ -106,11 +106,12 @@ std::vector<Argument> argument_table(CommandLine& line) {
 void set_operation(const std::string& name, WorkloadOptions& workload) {
   using Kind = WorkloadOptions::Kind;
   const bool random = name.starts_with("rand");
-  const std::map<std::string, Kind> kinds{
-      {"read", Kind::kRead}, {"write", Kind::kWrite}, {"fill", Kind::kWrite}, {"mix", Kind::kMix},
-      {"trim", Kind::kTrim}, {"zero", Kind::kZero},   {"flush", Kind::kFlush}};
+  const std::map<std::string, Kind> kinds{{"read", Kind::kRead},  {"write", Kind::kWrite},
+                                          {"fill", Kind::kWrite}, {"scan", Kind::kRead},
+                                          {"mix", Kind::kMix},    {"trim", Kind::kTrim},
+                                          {"zero", Kind::kZero},  {"flush", Kind::kFlush}};
   workload.kind = kinds.at(random ? name.substr(4) : name);
-  workload.fill = name == "fill";
+  workload.fill = name == "fill" || name == "scan";
   workload.sequential = !random;
 }
 

@@ -25,7 +25,7 @@ struct WorkloadOptions {
   enum class Kind : uint8_t { kRead, kWrite, kMix, kTrim, kZero, kFlush };
   Kind kind = Kind::kRead;
   bool sequential = false;
-  /// Writes every block exactly once, in order, and ends.
+  /// Goes through every block exactly once, in order, and ends.
   bool fill = false;
   /// kMix: how many of 100 operations are reads.
   uint64_t read_percent = 70;

@@ -8,7 +8,7 @@ from pathlib import Path
 from .servers import BenchError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-TARGETS = ["nbdload", "bare_server", "blocking_memory", "usbdsrvd"]
+TARGETS = ["nbdload", "bare_server", "blocking_memory", "bare_store", "bare_log", "usbdsrvd"]
 
 
 def _command(*given):

@@ -26,12 +26,14 @@ using StorePointer = std::unique_ptr<objects::ObjectStore>;
 struct StorePlace {
   StoreConfig config;
   std::string container;
+  bool create = true;
   bool read_only = false;
 };
 
 Task<Result<StorePointer>> open_local(StorePlace place, WorkerPool& pool, Rng& rng) {
   objects::LocalStore::Options options{.path = place.config.find("path")->second,
                                        .container = std::move(place.container),
+                                       .create = place.create,
                                        .read_only = place.read_only};
   USBD_CO_TRY(StorePointer store,
               co_await objects::LocalStore::open(std::move(options), pool, rng));
@@ -42,6 +44,7 @@ Task<Result<StorePointer>> open_s3(StorePlace place, WorkerPool& pool, Rng& rng)
   static_cast<void>(rng);
   objects::S3Store::Options options{.keys = std::move(place.config),
                                     .container = std::move(place.container),
+                                    .create = place.create,
                                     .read_only = place.read_only};
   USBD_CO_TRY(StorePointer store, co_await objects::S3Store::open(std::move(options), pool));
   co_return store;
@@ -85,6 +88,7 @@ Task<Result<StorePointer>> open_store(VolumeSettings settings, WorkerPool& pool,
   USBD_CO_TRY(place.config, store_config_of(settings.objstore));
   place.container =
       settings.objstore.container.empty() ? settings.name : settings.objstore.container;
+  place.create = settings.create != VolumeSettings::Create::kNever;
   place.read_only = settings.read_only;
   USBD_CO_TRY(StorePointer store, co_await found->open(std::move(place), pool, rng));
   co_return std::make_unique<objects::RetryingStore>(std::move(store), objects::RetryOptions(),

@@ -87,16 +87,23 @@ Result<void> check_asked(const VolumeSettings& settings, const Head& head) {
                              settings.objstore.cipher, settings.name, cipher));
   }
   if (settings.block_size_given && settings.block_size != head.logical_block_size) {
-    return Error(Errc::kInvalid,
-                 fmt::format("-block-size={}: the volume {} was made with blocks of {} bytes, and "
-                             "what is on it is made for these; leave the flag out",
-                             settings.block_size, settings.name, head.logical_block_size));
+    log::warning(
+        "-block-size={}: the volume {} was made with blocks of {} bytes, and keeps them, since "
+        "what is on it cannot be read with others",
+        settings.block_size, settings.name, head.logical_block_size);
   }
-  const bool encrypted = head.cipher != crypto::CipherMode::kIdentity;
-  if (!encrypted && !settings.objstore.key_source.empty()) {
+  if (head.cipher != crypto::CipherMode::kIdentity) return {};
+  if (!settings.objstore.key_source.empty()) {
     return Error(Errc::kInvalid,
                  fmt::format("-objstore-aeskey: the volume {} is not encrypted, so no key is of "
                              "use; leave the flag out if that is right",
+                             settings.name));
+  }
+  // Whoever may write to the bucket could have put a volume of his own in the place of ours.
+  if (!settings.objstore.cipher_given) {
+    return Error(Errc::kAccess,
+                 fmt::format("the volume {} in the bucket is not encrypted, so nobody knows who "
+                             "wrote it; if that is right, say so: -objstore-aesmode=identity",
                              settings.name));
   }
   return {};
@@ -142,8 +149,8 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
   objstore::VolumeOptions options;
   options.name = settings.name;
   options.create = policy_of(settings.create);
-  options.logical_block_size = settings.block_size;
-  USBD_TRY(options.size, round_up(settings.size, settings.block_size));
+  options.logical_block_size = head ? head->logical_block_size : settings.block_size;
+  USBD_TRY(options.size, round_up(settings.size, options.logical_block_size));
   options.size_is_explicit = settings.size_given;
   USBD_TRY(options.cipher, crypto::parse_cipher(asked.cipher));
   USBD_TRY(options.codec, codec::parse_codec(asked.codec));

@@ -126,22 +126,42 @@ TEST_F(ObjstoreVolume, NeedsTheKeyThatItWasMadeWith) {
 
 TEST_F(ObjstoreVolume, RefusesWhatItWasNotMadeWith) {
   settings.objstore.cipher = "identity";
-  opened();
-  settings.objstore.cipher = "aes-gcm";
-  opened();
   settings.objstore.cipher_given = true;
-  EXPECT_THAT(refused(), HasSubstr("-objstore-aesmode=aes-gcm"));
-  settings.objstore.cipher_given = false;
+  opened();
   settings.objstore.key_source = "key:" + std::string(64, 'a');
   EXPECT_THAT(refused(), HasSubstr("is not encrypted"));
-  settings.objstore.key_source.clear();
+  settings.objstore.cipher = "aes-gcm";
+  EXPECT_THAT(refused(), HasSubstr("-objstore-aesmode=aes-gcm"));
+}
+
+TEST_F(ObjstoreVolume, ThatIsNotEncryptedIsOpenedOnlyWhenThatIsSaid) {
+  settings.objstore.cipher = "identity";
+  opened();
+  EXPECT_THAT(refused(), HasSubstr("-objstore-aesmode=identity"));
+  settings.objstore.cipher = "aes-gcm";
+  EXPECT_THAT(refused(), HasSubstr("-objstore-aesmode=identity"));
+  settings.objstore.cipher = "identity";
+  settings.objstore.cipher_given = true;
+  EXPECT_EQ(opened(), settings.size);
+}
+
+TEST_F(ObjstoreVolume, KeepsItsBlockSizeWhateverIsAskedFor) {
+  settings.size = (1U << 20) + 512;
   settings.block_size = 512;
+  EXPECT_EQ(opened(), (1U << 20) + 512);
+  settings.block_size = 4096;
   settings.block_size_given = true;
-  EXPECT_THAT(refused(), HasSubstr("-block-size=512"));
+  EXPECT_EQ(opened(), (1U << 20) + 512);
+  settings.size_given = true;
+  EXPECT_EQ(opened(), (1U << 20) + 512);
 }
 
 TEST_F(ObjstoreVolume, IsMadeOnlyWhenThatIsAllowed) {
   settings.create = VolumeSettings::Create::kNever;
+  settings.objstore.container = "other";
+  EXPECT_THAT(refused(), HasSubstr(settings.directory + "/other"));
+  EXPECT_FALSE(std::filesystem::exists(settings.directory + "/other"));
+  std::filesystem::create_directory(settings.directory + "/other");
   EXPECT_THAT(refused(), HasSubstr("-create=never"));
   settings.create = VolumeSettings::Create::kAuto;
   settings.read_only = true;

@@ -155,8 +155,8 @@ class Journal {
   /// Errors: kIo: what is in the ring is not what was written, or cannot be read.
   Task<Result<void>> read(const Held& held, MutableBytes out);
 
-  /// Makes durable every entry that was appended before this call.
-  /// Errors: kIo, and for ever, once a write or a sync has failed; kShutdown after close().
+  /// Makes durable every entry that was appended before this call. Range: before close().
+  /// Errors: kIo, and for ever, once a write or a sync has failed.
   Task<Result<void>> sync();
 
   /// Says that entries up to `number` are safe elsewhere.

@@ -113,9 +113,12 @@ TEST_F(S3Ceph, RefusesABucketOfSomebodyElse) {
   expect_error(bucket_->open(with), Errc::kAccess, "belongs to somebody else");
 }
 
-TEST_F(S3Server, FindsNoBucketToReadOnly) {
+TEST_F(S3Server, MakesNoBucketToReadOnlyOrWhenItMayNot) {
   S3Store::Options with = options();
+  with.create = false;
+  expect_error(bucket_->open(with), Errc::kNotFound, "there is no such bucket");
   with.read_only = true;
+  with.create = true;
   expect_error(bucket_->open(with), Errc::kNotFound, "there is no such bucket");
   S3Store& writer = open();
   ASSERT_TRUE(put(writer, "a", "x").has_value());

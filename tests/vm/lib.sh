@@ -7,7 +7,7 @@
 
 # Where run has put things; the daemon reads every other USBD_ variable as an option of its own.
 share=$USBD_CHECK_SHARE
-unset USBD_SOURCE_DIR USBD_CHECK_SHARE "${!USBD_VM@}"
+unset USBD_SOURCE_DIR USBD_CHECK_SHARE "${!USBD_VM@}" "${!USBD_S3@}"
 
 # attach NAME [usbdsrvd OPTION...]: starts a daemon with a kernel device; returns when it is ready,
 # with $daemon (pid) and $device (/dev/nbdN). Its log is NAME.log.

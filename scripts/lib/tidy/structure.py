@@ -27,7 +27,7 @@ ARROWS = {
                "devices", "layers"),
 }
 SPLIT = ("frontends", "devices")  # each folder inside is a unit of its own
-MAY_INCLUDE_DAEMON = ("src/daemon/", "cmd/", "tests/")
+MAY_INCLUDE_DAEMON = ("src/daemon/", "cmd/", "tests/", "bench/")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)
 
 

@@ -81,7 +81,7 @@ Result<void> LocalContainer::open_folders(const Options& options) {
                  fmt::format("cannot open the directory {}{}", options.path, advice));
   }
   container_ = enter_folder(parent.get(), options.name);
-  if (!container_ && errno == ENOENT && !options.read_only) {
+  if (!container_ && errno == ENOENT && options.create && !options.read_only) {
     if (mkdirat(parent.get(), options.name.c_str(), kFolderMode) != 0 && errno != EEXIST) {
       return failed(errno, "the container", "make it");
     }

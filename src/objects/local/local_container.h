@@ -61,8 +61,10 @@ class LocalContainer {
   struct Options {
     /// An existing directory.
     std::string path;
-    /// Of the container, a folder in it; made if it is not there.
+    /// Of the container, a folder in it.
     std::string name;
+    /// Makes it if it is not there.
+    bool create = true;
     /// Nothing is made or changed.
     bool read_only = false;
     /// Lifetime: outlives the container. Null: the system's.

@@ -16,6 +16,7 @@ Task<Result<std::unique_ptr<LocalStore>>> LocalStore::open(Options options, Work
                                                            Rng& rng) {
   const LocalContainer::Options where{.path = std::move(options.path),
                                       .name = std::move(options.container),
+                                      .create = options.create,
                                       .read_only = options.read_only,
                                       .calls = options.calls};
   auto opening = [&] { return LocalContainer::open(where); };

@@ -24,9 +24,11 @@ namespace usbd::objects {
 class LocalStore final : public ObjectStore {
  public:
   struct Options {
-    /// An existing directory; the container is a folder in it, made if it is not there.
+    /// An existing directory; the container is a folder in it.
     std::string path;
     std::string container;
+    /// Makes the container if it is not there.
+    bool create = true;
     /// Puts and removals are kReadOnly, and nothing is made.
     bool read_only = false;
     /// For tests. Lifetime: outlives the store. Null: the system's.

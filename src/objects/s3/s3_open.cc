@@ -61,7 +61,7 @@ Task<Result<void>> S3Store::enter_bucket() {
   if (response.status == 200) co_return Result<void>();
   const bool missing =
       response.status == 404 && s3::parse_error(response.text()).code != "NoSuchKey";
-  if (missing && !options_.read_only) co_return co_await make_bucket(clock);
+  if (missing && options_.create && !options_.read_only) co_return co_await make_bucket(clock);
   co_return s3::error_of(response, what);
 }
 

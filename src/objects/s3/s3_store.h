@@ -36,6 +36,8 @@ class S3Store final : public ObjectStore {
     StoreKeys keys;
     /// The bucket.
     std::string container;
+    /// Makes the bucket if there is none.
+    bool create = true;
     /// Puts and removals are kReadOnly, and no bucket is made.
     bool read_only = false;
     HttpClient::Options http = {};
@@ -44,10 +46,10 @@ class S3Store final : public ObjectStore {
     s3::WallClock clock = {};
   };
 
-  /// Checks keys and credentials against the server, and makes the bucket if there is none.
+  /// Checks keys and credentials against the server, and makes the bucket if need be.
   /// Lifetime: `pool` outlives the store; it belongs to the loop that this is called on.
   /// Errors:   kInvalid (keys, bucket name, another region); kAccess (credentials missing or
-  ///           refused, bucket of somebody else); kNotFound (read_only, and there is no bucket); or
+  ///           refused, bucket of somebody else); kNotFound (no bucket, and none is made); or
   ///           what the connection said.
   static Task<Result<std::unique_ptr<S3Store>>> open(Options options, WorkerPool& pool);
 

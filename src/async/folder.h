@@ -25,6 +25,8 @@ class Folder {
     bool direct = false;
     bool read_only = false;
     Nanos lock_wait = limits::kFileLockWait;
+    /// As KernelFile::Options::unlocked. A simulated disk has no locks.
+    bool unlocked = false;
   };
 
   virtual ~Folder() = default;

@@ -58,8 +58,11 @@ KernelFile::KernelFile(const Options& options)
     : path_(options.path),
       read_only_(options.read_only),
       direct_(options.direct),
+      unlocked_(options.unlocked),
       nowait_reads_(!options.direct),
-      nowait_writes_(!options.direct && !options.read_only) {}
+      nowait_writes_(!options.direct && !options.read_only) {
+  USBD_ASSERT(read_only_ || !unlocked_);
+}
 
 KernelFile::~KernelFile() {
   for (const int fd : fua_idle_) ::close(fd);

@@ -45,6 +45,9 @@ class KernelFile final : public BlockFile {
     uint64_t new_size = 0;
     /// How long to wait for another process to let go of the file.
     Nanos lock_wait = limits::kFileLockWait;
+    /// For a look at what another process writes: no lock is taken, and parts of what is read may
+    /// be of different moments. Only with read_only; asserted.
+    bool unlocked = false;
   };
 
   /// Opens or makes a regular file, or opens a block device, and locks it: against every other
@@ -113,6 +116,7 @@ class KernelFile final : public BlockFile {
   const std::string path_;
   const bool read_only_;
   const bool direct_;
+  const bool unlocked_;
   bool made_here_ = false;  // the name is ours to remove if opening fails
   bool created_ = false;
   bool block_device_ = false;

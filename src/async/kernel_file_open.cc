@@ -138,6 +138,7 @@ Result<void> KernelFile::open_and_lock(CreatePolicy create) {
   if (!block_device_ && !S_ISREG(info.st_mode)) {
     return Error(Errc::kInvalid, path_ + " is neither a regular file nor a block device");
   }
+  if (unlocked_) return {};
   if (flock(fd_, (read_only_ ? LOCK_SH : LOCK_EX) | LOCK_NB) == 0) return {};
   made_here_ = false;  // whoever locked it first has it now
   if (errno != EWOULDBLOCK) return cannot("lock", path_);

@@ -217,6 +217,24 @@ TEST_P(KernelFileOnLoop, LetsReadersShareButNotWithAWriter) {
   EXPECT_TRUE(error_of_open(options).is(Errc::kBusy));
 }
 
+TEST_P(KernelFileOnLoop, ShowsAFileThatAnotherHoldsToWhoAsksForNoLock) {
+  const KernelFile::Options options = options_for(dir_.file("looked-at"), kMiB);
+  const auto holder = open(options);
+  const std::vector<std::byte> data = random_bytes(4096, 5);
+  ASSERT_TRUE(loop_.run(holder->write(0, data, {})).has_value());
+  KernelFile::Options looking = options;
+  looking.read_only = true;
+  EXPECT_TRUE(error_of_open(looking).is(Errc::kBusy));
+  looking.unlocked = true;
+  const auto looker = open(looking);
+  std::vector<std::byte> seen(4096);
+  ASSERT_TRUE(loop_.run(looker->read(0, seen)).has_value());
+  EXPECT_EQ(seen, data);
+  // Nor does it keep anybody out.
+  EXPECT_TRUE(loop_.run(holder->close()).has_value());
+  EXPECT_NE(open(options), nullptr);
+}
+
 TEST_P(KernelFileOnLoop, MovesLargeRequestsWhole) {
   const auto file = open(options_for(dir_.file("large"), 0));
   const std::vector<std::byte> data = random_bytes(5 * kMiB + 123, 2);

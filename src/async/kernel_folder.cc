@@ -106,7 +106,8 @@ Task<Result<std::unique_ptr<BlockFile>>> KernelFolder::open(std::string name, Op
                               .direct = how.direct,
                               .create = how.create,
                               .new_size = how.new_size,
-                              .lock_wait = how.lock_wait};
+                              .lock_wait = how.lock_wait,
+                              .unlocked = how.unlocked};
   USBD_CO_TRY(std::unique_ptr<KernelFile> file, co_await open_file(std::move(options)));
   // KernelFile syncs the names of files that it gives a size; an empty one has a name too.
   if (how.create != CreatePolicy::kNever && !how.read_only) {

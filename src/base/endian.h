@@ -17,6 +17,7 @@
 #include <cstring>
 #include <span>
 #include <type_traits>
+#include <vector>
 
 #include "usbd/buffer.h"
 
@@ -67,6 +68,13 @@ concept WireStruct =
 template <WireStruct T>
 [[nodiscard]] Bytes wire_bytes(const T& value) {
   return std::as_bytes(std::span<const T, 1>(&value, 1));
+}
+
+/// Puts the bytes of `value` behind those of `to`.
+template <WireStruct T>
+void wire_append(std::vector<std::byte>& to, const T& value) {
+  const Bytes bytes = wire_bytes(value);
+  to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
 /// The struct at the start of `from`. Range: caller guarantees from.size() >= sizeof(T).

@@ -56,5 +56,13 @@ TEST(Endian, WorksInConstantExpressions) {
   EXPECT_EQ(as_ints(wire_bytes(kValue)).front(), 0x12);
 }
 
+TEST(Endian, AppendsStructsBehindEachOther) {
+  std::vector<std::byte> bytes;
+  wire_append(bytes, Be16(0x0102));
+  wire_append(bytes, Sample{.first = 0x03040506, .second = 0x0708, .third = 1});
+  const std::vector<int> expected{1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 0, 0, 0, 0, 1};
+  EXPECT_EQ(as_ints(bytes), expected);
+}
+
 }  // namespace
 }  // namespace usbd

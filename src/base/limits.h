@@ -254,11 +254,45 @@ inline constexpr uint64_t kPublishBytes = 256U << 20;
 inline constexpr auto kUploadRetry = 1s;
 /// Blocks of one numbered change.
 inline constexpr uint32_t kChangeBlocksMax = 64;
-/// Directories in memory, and fetched at once.
-inline constexpr size_t kDirectoriesMax = 256;
+/// Directories fetched at once while a volume is opened.
 inline constexpr unsigned kFetchesMax = 32;
 /// Reads of the journal at once while a batch is sealed.
 inline constexpr unsigned kSealReadsMax = 16;
+
+// Reading from objects, and the cache of blocks on the local disk.
+/// What is on its way from the store: memory of what is fetched and decoded, and calls.
+inline constexpr uint64_t kReadBytesMax = 64U << 20;
+inline constexpr unsigned kReadCallsMax = 64;
+/// Bytes of one GET of several frames, and of what between two frames is fetched along with them.
+inline constexpr uint64_t kReadMergeBytes = 1U << 20;
+inline constexpr uint64_t kReadMergeGap = 64U << 10;
+/// Memory of where frames are, and of frames that were fetched a moment ago.
+inline constexpr uint64_t kDirectoryCacheBytes = 64U << 20;
+inline constexpr uint64_t kFramesKeptBytes = 32U << 20;
+/// Requests for one directory: each says how much more of the object is needed.
+inline constexpr unsigned kDirectoryRounds = 4;
+/// Streams of reads that are followed; reads that make one; how far ahead of one is read, at first
+/// and at most; what is on its way ahead of all of them.
+inline constexpr size_t kReadStreams = 8;
+inline constexpr unsigned kReadAheadAfter = 3;
+inline constexpr uint64_t kReadAheadBlocksMin = 64;
+inline constexpr uint64_t kReadAheadBlocksMax = 1024;
+inline constexpr uint64_t kReadAheadBytesMax = 16U << 20;
+/// Reads of journal and cache at once for one request.
+inline constexpr unsigned kLocalReadsMax = 16;
+/// Blocks of the cache: 256 GiB. Each that is used takes 48 bytes of memory.
+inline constexpr uint32_t kCacheBlocksMax = 1U << 26;
+/// Blocks read from the cache with one call, and bytes on their way into it.
+inline constexpr uint32_t kCacheReadBlocks = 32;
+inline constexpr uint64_t kCacheWriteBytesMax = 8U << 20;
+/// Blocks of the cache looked at in search of one that was not used lately.
+inline constexpr unsigned kCacheClockSteps = 4096;
+/// Places of the cache that could not be read before it is switched off.
+inline constexpr unsigned kCacheBadPlacesMax = 64;
+/// Sessions that the blocks of a kept cache come from.
+inline constexpr unsigned kCacheSessionsMax = 64;
+/// Bytes of a kept cache's index that are read or written at once.
+inline constexpr size_t kCacheIndexPiece = 1U << 20;
 
 // The objstore device.
 /// How often it looks whether the volume was taken over, and how much is unpublished.
@@ -297,6 +331,23 @@ inline constexpr uint64_t kMapObjectsSlack = 64;
 inline constexpr size_t kCheckpointReads = 8;
 inline constexpr uint64_t kCheckpointReadBytes = 8U << 20;
 inline constexpr uint64_t kCheckpointReadGap = 64U << 10;
+
+// Looking at volumes from outside (usbdctl).
+/// Objects that are read at once, and bytes of one that are fetched at once.
+inline constexpr unsigned kCheckFetchesMax = 8;
+inline constexpr uint64_t kCheckFetchBytes = 4U << 20;
+/// Ranges of a volume that one finding names; how often the image is read anew because objects
+/// vanish while it is read; ranges of blocks whose place is not known that are kept apart.
+inline constexpr size_t kFindingRangesMax = 1000;
+inline constexpr unsigned kCheckRounds = 20;
+inline constexpr size_t kUncertainRangesMax = 100'000;
+/// Headers that are read at once for a list of objects.
+inline constexpr unsigned kListHeadersMax = 32;
+/// How often a long check says how far it is; attempts of one call to the store.
+inline constexpr auto kCheckProgressEvery = 1s;
+inline constexpr unsigned kCtlStoreAttempts = 5;
+/// Names that are shown of what was found in place of a volume.
+inline constexpr size_t kForeignNamesShown = 3;
 
 // Object stores.
 /// Bytes that a store in a directory moves before it looks whether the call is still wanted.

@@ -12,6 +12,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/all_zero.h"
 #include "crypto/testing.h"
 
 namespace usbd::crypto {
@@ -19,10 +20,6 @@ namespace {
 
 static_assert(!std::is_copy_constructible_v<Secret> && !std::is_copy_assignable_v<Secret>);
 static_assert(!std::is_copy_constructible_v<Wiped<32>> && !std::is_copy_assignable_v<Wiped<32>>);
-
-bool all_zero(Bytes bytes) {
-  return std::ranges::all_of(bytes, [](std::byte b) { return b == std::byte{0}; });
-}
 
 /// The line of flags of the mapping that begins at `memory`.
 std::string flags_of_mapping(const void* memory) {

@@ -358,12 +358,13 @@ void add_objstore_data(std::vector<FlagSpec>& table) {
 }
 
 void add_objstore_local(std::vector<FlagSpec>& table) {
-  table.push_back({.name = "objstore-diskcache",
-                   .group = Group::kObjstore,
-                   .kind = Kind::kSize,
-                   .value_name = "SIZE",
-                   .fallback = "0",
-                   .help = "Local disk for caching; 0 is up to the size of the volume."});
+  table.push_back(
+      {.name = "objstore-diskcache",
+       .group = Group::kObjstore,
+       .kind = Kind::kSize,
+       .value_name = "SIZE",
+       .fallback = "0",
+       .help = "Local disk for blocks that were read; 0 is up to the size of the volume."});
   table.push_back({.name = "objstore-persistcache",
                    .group = Group::kObjstore,
                    .kind = Kind::kSwitch,

@@ -14,7 +14,6 @@
 #include "base/log.h"
 #include "objects/local/local_store.h"
 #include "objects/probe.h"
-#include "objects/retrying_store.h"
 #include "objects/s3/s3_store.h"
 
 namespace usbd::daemon {
@@ -74,7 +73,8 @@ Result<StoreConfig> store_config_of(const ObjstoreSettings& settings) {
   return Error(Errc::kInvalid, "-objstore-cfg: " + good.error().message());
 }
 
-Task<Result<StorePointer>> open_store(VolumeSettings settings, WorkerPool& pool, Rng& rng) {
+Task<Result<StorePointer>> open_store(VolumeSettings settings, WorkerPool& pool, Rng& rng,
+                                      objects::RetryOptions retries) {
   const std::string kind = settings.objstore.kind;
   const auto* const found = std::ranges::find(kKinds, kind, &Kind::name);
   if (found == kKinds.end()) {
@@ -91,8 +91,7 @@ Task<Result<StorePointer>> open_store(VolumeSettings settings, WorkerPool& pool,
   place.create = settings.create != VolumeSettings::Create::kNever;
   place.read_only = settings.read_only;
   USBD_CO_TRY(StorePointer store, co_await found->open(std::move(place), pool, rng));
-  co_return std::make_unique<objects::RetryingStore>(std::move(store), objects::RetryOptions(),
-                                                     rng);
+  co_return std::make_unique<objects::RetryingStore>(std::move(store), retries, rng);
 }
 
 Task<Result<bool>> check_store(objects::ObjectStore& store, std::string prefix, Rng& rng,

@@ -12,6 +12,7 @@
 #include "daemon/objstore_flags.h"
 #include "daemon/settings.h"
 #include "objects/object_store.h"
+#include "objects/retrying_store.h"
 #include "usbd/result.h"
 #include "usbd/task.h"
 
@@ -21,11 +22,12 @@ namespace usbd::daemon {
 /// Errors: as read_store_config() and check_store_keys(), naming the flag.
 Result<StoreConfig> store_config_of(const ObjstoreSettings& settings);
 
-/// Opens the store, with retries in front of it.
+/// Opens the store, with retries in front of it, made as `retries` says.
 /// Lifetime: `pool` and `rng` outlive the store.
 /// Errors:   kNotSupported: this build lacks the kind; what the store said.
 Task<Result<std::unique_ptr<objects::ObjectStore>>> open_store(VolumeSettings settings,
-                                                               WorkerPool& pool, Rng& rng);
+                                                               WorkerPool& pool, Rng& rng,
+                                                               objects::RetryOptions retries = {});
 
 /// Tries what the store does with conditions and parts, below `prefix`, and says in the log what is
 /// wrong with it. Returns whether it compares before it swaps.

@@ -34,16 +34,6 @@ namespace {
 using objstore::Head;
 using objstore::ObjstoreDevice;
 
-/// A part of an object's name, with what follows it, must be one that all stores take.
-Result<void> check_name(const std::string& name) {
-  const bool one_part = name.find('/') == std::string::npos;
-  if (one_part && objects::is_object_name(objstore::head_name(name))) return {};
-  return Error(Errc::kInvalid,
-               fmt::format("-store-name: \"{}\" cannot name a volume in an object store: allowed "
-                           "are A-Z a-z 0-9 . _ - with no . at its ends",
-                           name));
-}
-
 /// What the head says before it is known to be true; empty: there is no volume.
 Task<Result<std::optional<Head>>> look_at_head(objects::ObjectStore& store,
                                                const std::string& name) {
@@ -109,15 +99,15 @@ Result<void> check_asked(const VolumeSettings& settings, const Head& head) {
   return {};
 }
 
+Error key_error(const Error& error) {
+  return Error(error.code(), "-objstore-aeskey: " + error.context());
+}
+
 /// The key of a volume that is there, or of a new one.
 Result<crypto::LoadedKey> key_of(const VolumeSettings& settings, bool exists, Rng& rng) {
-  Result<crypto::LoadedKey> loaded =
-      !settings.objstore.key_source.empty() ? crypto::load_key(settings.objstore.key_source)
-      : exists                              ? crypto::load_key_file(settings.directory)
-               : crypto::load_or_make_key_file(settings.directory, rng);
-  if (!loaded) {
-    return Error(loaded.error().code(), "-objstore-aeskey: " + loaded.error().context());
-  }
+  if (exists || !settings.objstore.key_source.empty()) return load_objstore_key(settings);
+  Result<crypto::LoadedKey> loaded = crypto::load_or_make_key_file(settings.directory, rng);
+  if (!loaded) return key_error(loaded.error());
   if (loaded->made) {
     log::warning(
         "a new encryption key was made: {}. Keep a copy of it somewhere else: without it nobody "
@@ -137,10 +127,6 @@ Result<void> make_directory(const std::filesystem::path& path) {
     return Error::from_errno(errno, "cannot sync the directory of " + path.string());
   }
   return {};
-}
-
-std::filesystem::path local_directory(const VolumeSettings& settings) {
-  return std::filesystem::path(settings.directory) / (settings.name + ".objstore");
 }
 
 Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
@@ -164,6 +150,10 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
   options.timeout = asked.timeout;
   options.takeover = asked.takeover;
   options.read_only = settings.read_only;
+  options.cache_bytes = asked.cache_bytes > 0 ? asked.cache_bytes
+                        : head                ? head->size
+                                              : options.size;
+  options.keeps_cache = asked.keeps_cache;
   return options;
 }
 
@@ -199,7 +189,8 @@ std::string describe_volume(const VolumeSettings& settings, const std::string& s
                   config ? redacted(*config) : std::string(), cipher, settings.objstore.codec);
   if (!key_place.empty()) text += ", key from " + key_place;
   if (settings.read_only) return text;
-  return text + fmt::format(", journal in \"{}\", flushed {}", local_directory(settings).string(),
+  return text + fmt::format(", journal and cache in \"{}\", flushed {}",
+                            objstore_directory(settings).string(),
                             settings.objstore.flushes_remotely ? "to the store" : "locally");
 }
 
@@ -230,7 +221,7 @@ Task<Result<OpenedVolume>> open_on(ObjstoreDevice::Parts& parts, const VolumeSet
   if (!settings.read_only) {
     USBD_CO_TRY(options.fencing, co_await check_store(*parts.store, settings.name + "/", *parts.rng,
                                                       settings.objstore.fencing));
-    const std::filesystem::path directory = local_directory(settings);
+    const std::filesystem::path directory = objstore_directory(settings);
     USBD_CO_TRY_VOID(make_directory(directory));
     USBD_CO_TRY(parts.folder, KernelFolder::open_directory(directory, runtime.blocking_pool()));
   }
@@ -246,15 +237,37 @@ Task<Result<OpenedVolume>> open_on(ObjstoreDevice::Parts& parts, const VolumeSet
 
 }  // namespace
 
+Result<void> check_objstore_name(const std::string& name) {
+  const bool one_part = name.find('/') == std::string::npos;
+  if (one_part && objects::is_object_name(objstore::head_name(name))) return {};
+  return Error(Errc::kInvalid,
+               fmt::format("-store-name: \"{}\" cannot name a volume in an object store: allowed "
+                           "are A-Z a-z 0-9 . _ - with no . at its ends",
+                           name));
+}
+
+Result<crypto::LoadedKey> load_objstore_key(const VolumeSettings& settings) {
+  const std::string& source = settings.objstore.key_source;
+  Result<crypto::LoadedKey> loaded =
+      source.empty() ? crypto::load_key_file(settings.directory) : crypto::load_key(source);
+  if (!loaded) return key_error(loaded.error());
+  return loaded;
+}
+
+std::filesystem::path objstore_directory(const VolumeSettings& settings) {
+  return std::filesystem::path(settings.directory) / (settings.name + ".objstore");
+}
+
 uint64_t journal_bytes(uint64_t asked, uint64_t size) {
   if (asked > 0) return asked;
   return std::clamp(size / 4, limits::kJournalDefaultMin, limits::kJournalDefaultMax);
 }
 
 Task<Result<OpenedVolume>> open_objstore(VolumeSettings settings, Runtime& runtime) {
-  USBD_CO_TRY_VOID(check_name(settings.name));
+  USBD_CO_TRY_VOID(check_objstore_name(settings.name));
   ObjstoreDevice::Parts parts;
   parts.rng = std::make_unique<SystemRng>();
+  parts.workers = &runtime.blocking_pool();
   USBD_CO_TRY(parts.store, co_await open_store(settings, runtime.blocking_pool(), *parts.rng));
   Result<OpenedVolume> volume = co_await open_on(parts, settings, runtime);
   // The device, if it came so far, has taken the store and closed it.

@@ -11,7 +11,6 @@
 #include <atomic>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
 #include <exception>
 #include <optional>
 #include <thread>
@@ -24,6 +23,7 @@
 
 #include "base/limits.h"
 #include "base/log.h"
+#include "daemon/command_line.h"
 #include "daemon/describe.h"
 #include "daemon/flag_table.h"
 #include "daemon/notify.h"
@@ -55,28 +55,6 @@ int usage_error(const std::string& program, const Error& error) {
   const std::string why = error.context().empty() ? error.message() : error.context();
   print(stderr, fmt::format("{}: {}\n", program, why));
   return kExitUsage;
-}
-
-std::vector<std::string> environment_words() {
-  std::vector<std::string> words;
-  for (char** word = environ; *word != nullptr; ++word) words.emplace_back(*word);
-  return words;
-}
-
-/// Overwrites the values of secret flags where every user of the machine could read them. Range:
-/// the words have been parsed without an error.
-void hide_secrets(const FlagValues& values, int argc, char** argv) {
-  const auto hide = [](char* text) { std::memset(text, 'x', std::strlen(text)); };
-  for (int i = 1; i < argc && std::string_view(argv[i]) != "--"; ++i) {
-    const std::string_view word = argv[i];
-    const size_t start = std::min(word.find_first_not_of('-'), word.size());
-    const size_t equals = word.find('=');
-    const FlagSpec* const spec = values.find(word.substr(start, equals - start));
-    if (start == 0 || start > 2 || spec == nullptr || spec->positional) continue;
-    const bool in_next_word = equals == word.npos && spec->kind != FlagKind::kSwitch;
-    if (in_next_word) ++i;
-    if (spec->secret && i < argc) hide(in_next_word ? argv[i] : argv[i] + equals + 1);
-  }
 }
 
 /// The served volume with everything that the process has around it.

@@ -43,6 +43,8 @@ ObjstoreSettings objstore_settings(const FlagValues& values) {
   objstore.dirty_age_max = values.duration("objstore-maxdirtyage");
   objstore.timeout = values.duration("objstore-timeout");
   objstore.uploads_max = static_cast<unsigned>(values.count("objstore-concurflush"));
+  objstore.cache_bytes = values.size("objstore-diskcache");
+  objstore.keeps_cache = values.on("objstore-persistcache");
   objstore.flushes_remotely = values.text("objstore-flushmode") == "remote";
   objstore.takeover = values.on("objstore-takeover");
   objstore.fencing = values.text("objstore-fencing") != "none";
@@ -156,12 +158,11 @@ std::vector<std::string> ignored_flags(const FlagValues& values, const std::stri
         fmt::format("-{} has no effect: this build does not take kernel devices over yet", name));
   }
   if (device_type != "objstore") return warnings;
-  for (const char* name :
-       {"objstore-diskcache", "objstore-persistcache", "objstore-gctarget", "objstore-mapmem"}) {
+  for (const char* name : {"objstore-gctarget", "objstore-mapmem"}) {
     if (!values.given(name)) continue;
     warnings.push_back(
-        fmt::format("-{} has no effect: this build has no read cache, no garbage collection, and "
-                    "keeps the whole map in memory",
+        fmt::format("-{} has no effect: this build has no garbage collection, and keeps the whole "
+                    "map in memory",
                     name));
   }
   return warnings;

@@ -38,6 +38,9 @@ struct ObjstoreSettings {
   std::chrono::nanoseconds timeout{0};
   /// 0: the default.
   unsigned uploads_max = 0;
+  /// Of blocks read, on the local disk; 0: up to the volume's size. Units: bytes.
+  uint64_t cache_bytes = 0;
+  bool keeps_cache = false;
   bool flushes_remotely = false;
   bool takeover = false;
   bool fencing = true;

@@ -155,11 +155,12 @@ TEST_F(SettingsTest, RefuseAJournalThatIsTooSmall) {
 
 TEST_F(SettingsTest, WarnOfFlagsOfAnObjectStoreThatHaveNoEffectYet) {
   FlagValues values(specs);
-  const std::vector<std::string> words = {"-objstore-diskcache=1GiB", "-objstore-gctarget=1.3"};
+  const std::vector<std::string> words = {"-objstore-diskcache=1GiB", "-objstore-gctarget=1.3",
+                                          "-objstore-mapmem=1GiB"};
   ASSERT_TRUE(parse_arguments(words, values));
   EXPECT_THAT(
       ignored_flags(values, "objstore"),
-      ElementsAre(HasSubstr("-objstore-diskcache has no effect"), HasSubstr("-objstore-gctarget")));
+      ElementsAre(HasSubstr("-objstore-gctarget has no effect"), HasSubstr("-objstore-mapmem")));
 }
 
 TEST_F(SettingsTest, WarnOfFlagsThatHaveNoEffectYet) {

@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "base/all_zero.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 
@@ -41,10 +42,6 @@ uint32_t crc_without(Bytes block, size_t at) {
   uint32_t crc = crc32c(block.first(at));
   crc = crc32c(wire_bytes(kZero), crc);
   return crc32c(block.subspan(at + sizeof(Le32)), crc);
-}
-
-bool all_zero(Bytes bytes) {
-  return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte(0); });
 }
 
 Error no_header(const char* why) {

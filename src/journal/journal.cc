@@ -134,7 +134,7 @@ bool Journal::has_room(uint32_t payload_blocks) {
   // What a wrap may waste, and a mark.
   const uint64_t reserve = record_bytes_max() + 2 * kBlock;
   const uint64_t more = (kHeaderBlocksMax + payload_blocks) * kBlock;
-  const uint64_t ring = head_ - tail_ + staged_ring_bytes_ + more + reserve;
+  const uint64_t ring = ring_bytes_held() + staged_ring_bytes_ + more + reserve;
   const bool room = ring <= superblock_.ring_bytes &&
                     staged_bytes_ + payload_blocks * kBlock <= options_.staged_bytes_max;
   if (!room) {
@@ -248,7 +248,7 @@ std::optional<Error> Journal::failure() {
 
 uint64_t Journal::bytes_used() {
   const MutexLock lock(mutex_);
-  return head_ - tail_ + staged_ring_bytes_;
+  return ring_bytes_held() + staged_ring_bytes_;
 }
 
 Task<Result<void>> Journal::close() {

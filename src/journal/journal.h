@@ -14,7 +14,7 @@
 // - Space is used again only when a superblock that no longer names it is on stable storage.
 // - After one failed write or sync nothing is promised any more: sync() fails for ever. Entries
 // that
-//   are not in the ring stay readable in memory until they are released.
+//   are not in the ring stay readable in memory until they are released, which makes room for more.
 // - Nothing here runs out of disk: all of the ring is reserved when it is made.
 //
 // It knows nothing of object stores, epochs or maps: numbers, kinds and the epoch are the owner's.
@@ -233,6 +233,11 @@ class Journal {
   void begin_record() USBD_REQUIRES(mutex_);
   Result<void> open_block(const Record& record, uint32_t block, MutableBytes bytes) const;
   [[nodiscard]] bool keeps(Rule rule) const { return options_.broken_rule != rule; }
+  /// Of the ring, by what is in it. After a failure nothing goes there any more: only what waits in
+  /// memory counts, of which the owner can get rid.
+  [[nodiscard]] uint64_t ring_bytes_held() const USBD_REQUIRES(mutex_) {
+    return failed_ ? 0 : head_ - tail_;
+  }
   [[nodiscard]] uint64_t record_bytes_max() const {
     return (kHeaderBlocksMax + options_.payload_blocks_max) * kBlock;
   }
@@ -283,6 +288,8 @@ class Journal {
   uint64_t freed_jseq_ USBD_GUARDED_BY(mutex_) = 1;
   uint64_t released_number_ USBD_GUARDED_BY(mutex_) = 0;
   bool room_wanted_ USBD_GUARDED_BY(mutex_) = false;
+  /// After a failure: what waited in memory was released.
+  bool room_grown_ USBD_GUARDED_BY(mutex_) = false;
   /// Takes entries; null: none yet.
   std::shared_ptr<Record> open_ USBD_GUARDED_BY(mutex_);
   /// Full ones, in order, not in the ring yet.

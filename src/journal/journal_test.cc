@@ -389,6 +389,28 @@ TEST_F(JournalTest, LetsGoOfFullRecordsThatNeverGotIntoTheRing) {
   EXPECT_TRUE(journal_->has_room(8));
 }
 
+// Found by the simulation of volumes: writers waited for ever for room in a ring that had failed.
+TEST_F(JournalTest, Regression_TakesEntriesAfterItFailedWithAFullRing) {
+  start();
+  const uint64_t entries = fill(1);
+  disk_.inject({.op = FileOp::kWrite});
+  journal_->release(entries);
+  settle();
+  ASSERT_TRUE(journal_->failure().has_value());
+  EXPECT_EQ(journal_->bytes_used(), 0U);
+  uint64_t last = 0;
+  for (uint64_t i = 0; i < 2 * entries && journal_->has_room(1); ++i) last = append(1);
+  ASSERT_GT(last, entries);
+  EXPECT_FALSE(journal_->has_room(1));  // memory is bounded as the ring was
+  EXPECT_TRUE(reads(last, 1));
+  const unsigned before = changes_;
+  journal_->release(last);
+  settle();
+  EXPECT_GT(changes_, before);
+  EXPECT_TRUE(journal_->has_room(1));
+  EXPECT_FALSE(sync());
+}
+
 TEST_F(JournalTest, SaysThatBeginningFailed) {
   ASSERT_TRUE(format());
   ASSERT_TRUE(open());

@@ -36,12 +36,15 @@ bool Journal::pump_is_posted() {
 }
 
 void Journal::pump() {
+  bool room = false;
   {
     const MutexLock lock(mutex_);
     pump_posted_ = false;
     // Before begin() a superblock of the old session could come after the one of the new.
     if (closing_ || !begun_) return;
+    room = std::exchange(room_grown_, false);
   }
+  if (room) changed_();
   send_records();
   start_syncs();
 }
@@ -208,10 +211,12 @@ void Journal::free_released() {
   while (!staged_.empty() && staged_.front()->last_number <= released_number_) {
     forget_staged(*staged_.front());
     staged_.pop_front();
+    room_grown_ = true;
   }
   if (open_ && open_->last_number <= released_number_) {
     forget_staged(*open_);
     open_ = nullptr;
+    room_grown_ = true;
   }
 }
 

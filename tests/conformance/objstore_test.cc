@@ -45,6 +45,8 @@ VolumeOptions small_volume(uint32_t logical_block_size) {
   options.flush_every = Nanos(500'000'000);
   options.journal_bytes = 1U << 20;
   options.journal_payload_max = 16;
+  options.cache_bytes = 512U << 10;
+  options.keeps_cache = true;
   return options;
 }
 
@@ -144,6 +146,7 @@ class ObjstoreDeviceReal : public ::testing::Test {
     ObjstoreDevice::Parts parts;
     parts.rng = std::make_unique<SystemRng>();
     parts.key = key();
+    parts.workers = &pool;
     objects::LocalStore::Options where{.path = directory_, .container = "bucket"};
     USBD_CO_TRY(parts.store,
                 co_await objects::LocalStore::open(std::move(where), pool, *parts.rng));

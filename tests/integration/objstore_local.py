@@ -151,10 +151,34 @@ def test_what_does_not_fit_the_volume_is_refused_and_changes_nothing():
 
 
 def test_flags_without_effect_are_said():
-    with daemon(*store("-objstore-diskcache=1GiB", "-objstore-gctarget=1.3",
-                       "-objstore-mapmem=1GiB", "-objstore-persistcache")) as one:
-        for flag in ("diskcache", "gctarget", "mapmem", "persistcache"):
+    with daemon(*store("-objstore-gctarget=1.3", "-objstore-mapmem=1GiB")) as one:
+        for flag in ("gctarget", "mapmem"):
             assert f"-objstore-{flag} has no effect" in one.log(), one.log()
+        stopped(one)
+
+
+def test_a_cache_that_is_kept_spares_the_store():
+    image = pattern(4 << 20, 6)
+    blocks, index = "d/vol.objstore/cache.blocks", "d/vol.objstore/cache.index"
+    with daemon(*store("-store-size=4MiB")) as one:
+        write_all(one, image)
+        stopped(one)
+    assert not os.path.exists(blocks), "a cache that is not to be kept"
+    with daemon(*store("-objstore-persistcache")) as one:
+        assert read_all(one) == image, "from the store"
+        stopped(one)
+    assert os.path.exists(index), "a cache that is to be kept"
+    same(os.stat(blocks).st_size, len(image), "size of the cache")
+    with daemon(*store("-objstore-persistcache", "-objstore-diskcache=1GiB")) as one:
+        os.rename("store/bucket/vol/d", "store/bucket/vol/gone")
+        assert read_all(one) == image, "from the cache"
+        os.rename("store/bucket/vol/gone", "store/bucket/vol/d")
+        stopped(one)
+    with open(blocks, "r+b") as file:
+        file.write(os.urandom(1 << 20))
+    with daemon(*store("-objstore-persistcache")) as one:
+        assert read_all(one) == image, "with a damaged cache"
+        assert "of the cache is damaged" in one.log(), one.log()
         stopped(one)
 
 

@@ -59,6 +59,7 @@ class History {
       between_lives();
     }
     loop_.run_until_idle();
+    result_.failing_calls = disk_.faults();
     return result_;
   }
 

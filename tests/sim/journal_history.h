@@ -39,11 +39,15 @@ struct HistoryResult {
   uint64_t crashes = 0;
   uint64_t entries = 0;
   uint64_t synced_entries = 0;
-  uint64_t wraps = 0;
+  uint64_t failing_calls = 0;
   uint64_t damage_found = 0;
   uint64_t rot_harmless = 0;
   uint64_t torn_tails = 0;
   std::array<uint64_t, kPhases> phases{};
+
+  void add_kinds(const HistoryResult& other) {
+    for (size_t i = 0; i < kPhases; ++i) phases[i] += other.phases[i];
+  }
 };
 
 HistoryResult run_journal_history(HistoryOptions options);

@@ -51,7 +51,7 @@ class SimFile final : public BlockFile {
     check(offset, data.size());
     disk_.tell(event(DiskOp::kWrite, offset, data.size(), false), life_);
     if (is_dead()) co_return dead();
-    std::optional<Error> fault = disk_.meet(DiskOp::kWrite);
+    std::optional<Error> fault = disk_.meet(DiskOp::kWrite, offset);
     if (!fault && offset + data.size() > file_->present.size() &&
         disk_.used() + data.size() > disk_.options_.space) {
       fault = Error(Errc::kNoSpace, name_);
@@ -92,7 +92,7 @@ class SimFile final : public BlockFile {
       if (write.answered) covered.push_back(write.id);
     }
     const uint64_t size = file_->present.size();
-    const std::optional<Error> fault = disk_.meet(DiskOp::kSync);
+    const std::optional<Error> fault = disk_.meet(DiskOp::kSync, 0);
     const Nanos wait = disk_.latency();
     co_await disk_.loop_.sleep_for(wait);
     if (is_dead()) co_return dead();
@@ -161,7 +161,7 @@ class SimFile final : public BlockFile {
   Task<Result<void>> begin(DiskOp op, uint64_t offset, uint64_t length) {
     disk_.tell(event(op, offset, length, false), life_);
     if (is_dead()) co_return dead();
-    const std::optional<Error> fault = disk_.meet(op);
+    const std::optional<Error> fault = disk_.meet(op, offset);
     const Nanos wait = disk_.latency();
     co_await disk_.loop_.sleep_for(wait);
     if (is_dead()) co_return dead();
@@ -257,7 +257,7 @@ class SimFolder final : public Folder {
   Task<Result<void>> begin(DiskOp op, const std::string& name) {
     disk_.tell({.op = op, .file = name, .ended = false}, life_);
     if (disk_.is_dead(life_)) co_return dead();
-    const std::optional<Error> fault = disk_.meet(op);
+    const std::optional<Error> fault = disk_.meet(op, 0);
     const Nanos wait = disk_.latency();
     co_await disk_.loop_.sleep_for(wait);
     // A change of names may have been made when the process died, or not.
@@ -288,14 +288,16 @@ void SimDisk::tell(const DiskEvent& event, uint64_t life) {
   if (!is_dead(life)) event_(event);
 }
 
-std::optional<Error> SimDisk::meet(DiskOp op) {
+std::optional<Error> SimDisk::meet(DiskOp op, uint64_t offset) {
   for (DiskFault& fault : faults_) {
     if (fault.op != op || fault.count == 0) continue;
+    if (offset < fault.first || offset >= fault.end) continue;
     if (fault.after > 0) {
       --fault.after;
       continue;
     }
     --fault.count;
+    ++faults_met_;
     return Error(fault.error, "injected");
   }
   return std::nullopt;
@@ -325,7 +327,8 @@ Task<void> SimDisk::land_late(FileRef file, uint64_t id) {
   --file->writing;
   const auto write = std::ranges::find(file->writes, id, &Write::id);
   if (write == file->writes.end()) co_return;  // the power has gone since
-  if (rng_.one_in(2)) {
+  const bool chance = options_.of_the_dead == OfTheDead::kChance;
+  if (chance ? rng_.one_in(2) : options_.of_the_dead == OfTheDead::kLands) {
     land(*file, *write);
     write->answered = true;
   } else {
@@ -376,13 +379,62 @@ void SimDisk::cut_power() {
   for (auto& [name, file] : files_) settle(*file);
 }
 
+size_t SimDisk::unsynced() const {
+  size_t count = 0;
+  for (const auto& [name, file] : files_) count += file->writes.size();
+  return count;
+}
+
+void SimDisk::cut_power(PowerCut cut) {
+  first_living_ = lives_ + 1;
+  unsigned i = 0;
+  for (auto& [name, file] : files_) {
+    for (const Write& write : file->writes) {
+      USBD_ASSERT(i < 64);
+      const Bytes data(write.data);
+      if (i == cut.torn) {
+        for (size_t at = 0; at < data.size(); at += 2 * kSector) {
+          store(file->durable, write.offset + at,
+                data.subspan(at, std::min(kSector, data.size() - at)));
+        }
+      } else if ((cut.kept >> i & 1U) != 0) {
+        store(file->durable, write.offset, data);
+      }
+      ++i;
+    }
+    file->writes.clear();
+    file->present = file->durable;
+  }
+}
+
+bool SimDisk::rot(const std::string& file, uint64_t offset, Bytes bytes) {
+  const auto found = files_.find(file);
+  if (found == files_.end() || offset + bytes.size() > found->second->present.size()) return false;
+  change(*found->second, offset, bytes.size(), [&](size_t i, std::byte) { return bytes[i]; });
+  return true;
+}
+
 bool SimDisk::flip_bit(const std::string& file, uint64_t offset, unsigned bit) {
   const auto found = files_.find(file);
   if (found == files_.end() || offset >= found->second->present.size()) return false;
   const auto mask = static_cast<std::byte>(1U << (bit % 8));
-  found->second->present[offset] ^= mask;
-  if (offset < found->second->durable.size()) found->second->durable[offset] ^= mask;
+  change(*found->second, offset, 1, [mask](size_t, std::byte old) { return old ^ mask; });
   return true;
+}
+
+void SimDisk::change(File& file, uint64_t offset, size_t size,
+                     const std::function<std::byte(size_t, std::byte)>& changed) {
+  const auto apply = [&](std::vector<std::byte>& bytes, uint64_t start) {
+    for (size_t i = 0; i < size; ++i) {
+      const uint64_t at = offset + i;
+      if (at < start || at - start >= bytes.size()) continue;
+      bytes[at - start] = changed(i, bytes[at - start]);
+    }
+  };
+  apply(file.present, 0);
+  apply(file.durable, 0);
+  // Else a power cut that lets one of them through would heal it.
+  for (Write& write : file.writes) apply(write.data, write.offset);
 }
 
 std::vector<std::string> SimDisk::files() const {

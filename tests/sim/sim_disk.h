@@ -41,10 +41,25 @@ struct DiskEvent {
 /// Calls of one kind that fail.
 struct DiskFault {
   DiskOp op = DiskOp::kWrite;
+  /// Only calls that begin in these bytes of a file; a sync begins at 0.
+  uint64_t first = 0;
+  uint64_t end = UINT64_MAX;
   /// How many calls of that kind go well before, and how many fail then.
   uint64_t after = 0;
   uint64_t count = 1;
   Errc error = Errc::kIo;
+};
+
+/// What becomes of what a dead process had under way.
+enum class OfTheDead : uint8_t { kChance, kLost, kLands };
+
+/// What the power leaves of the writes since the last sync, if that is not left to chance. They are
+/// counted over all files, in the order of their names and of submission.
+struct PowerCut {
+  /// Bit i: write i is kept, as if it had been synced.
+  uint64_t kept = 0;
+  /// Of this one every other sector is kept, whatever its bit says; 64: of none.
+  unsigned torn = 64;
 };
 
 /// Threads: its loop's. Lifetime: outlives all that was attached.
@@ -58,6 +73,7 @@ class SimDisk {
     Nanos late_max{1'500'000'000};
     /// Units: bytes of all files together.
     uint64_t space = UINT64_MAX;
+    OfTheDead of_the_dead = OfTheDead::kChance;
   };
 
   SimDisk(SimLoop& loop, Options options);
@@ -72,6 +88,10 @@ class SimDisk {
   void kill_process();
   /// Everything attached so far is dead, and what was not synced is at the mercy of chance.
   void cut_power();
+  /// The same, but exactly so. Range: at most 64 writes are not synced.
+  void cut_power(PowerCut cut);
+  /// Writes that the next power cut decides about.
+  [[nodiscard]] size_t unsynced() const;
 
   /// Called at each event of a process that lives; it may kill.
   void on_event(std::function<void(const DiskEvent&)> function) { event_ = std::move(function); }
@@ -80,6 +100,11 @@ class SimDisk {
 
   /// Changes a bit of what is on the disk. False: there is no such file or place.
   bool flip_bit(const std::string& file, uint64_t offset, unsigned bit);
+  /// Puts other bytes there, as a disk that lost a sector, or wrote another's in its place.
+  /// False: there is no such file or place.
+  bool rot(const std::string& file, uint64_t offset, Bytes bytes);
+  /// Calls that were made to fail.
+  [[nodiscard]] uint64_t faults() const { return faults_met_; }
   [[nodiscard]] std::vector<std::string> files() const;
   /// What a reader would find now; null: no such file.
   [[nodiscard]] const std::vector<std::byte>* contents(const std::string& file) const;
@@ -113,9 +138,12 @@ class SimDisk {
   };
   using FileRef = std::shared_ptr<File>;
 
+  /// Puts changed(index, old byte) in place of `size` bytes, wherever they are.
+  static void change(File& file, uint64_t offset, size_t size,
+                     const std::function<std::byte(size_t, std::byte)>& changed);
   [[nodiscard]] bool is_dead(uint64_t life) const { return life < first_living_; }
   void tell(const DiskEvent& event, uint64_t life);
-  std::optional<Error> meet(DiskOp op);
+  std::optional<Error> meet(DiskOp op, uint64_t offset);
   [[nodiscard]] Nanos latency();
   void land(File& file, Write& write);
   void settle(File& file);
@@ -132,6 +160,7 @@ class SimDisk {
   uint64_t first_living_ = 1;
   uint64_t next_id_ = 1;
   uint64_t landings_ = 0;
+  uint64_t faults_met_ = 0;
 };
 
 }  // namespace usbd::sim

@@ -111,11 +111,14 @@ class SimStoreClient final : public objects::ObjectStore {
     store_.tell(life_, {.op = op, .name = name, .ended = false});
     if (store_.is_dead(life_)) co_return dead();
     const SimStore::Fate fate = store_.draw_fate(changes);
-    const Nanos wait = store_.between(store_.options_.latency_min, store_.options_.latency_max);
+    const Nanos wait = store_.draw_latency();
     co_await store_.loop_.sleep_for(wait, limits.stop);
     if (store_.is_dead(life_)) {
       // It is on its way, or it is not.
-      if (!store_.rng_.one_in(2)) co_return dead();
+      const bool chance = store_.options_.of_the_dead == OfTheDead::kChance;
+      const bool lands =
+          chance ? store_.rng_.one_in(2) : store_.options_.of_the_dead == OfTheDead::kLands;
+      if (!lands) co_return dead();
       co_return changes ? SimStore::Fate::kComesLate : SimStore::Fate::kFailsBefore;
     }
     if (limits.stop.stop_requested()) co_return Error(Errc::kCanceled, name);
@@ -123,7 +126,7 @@ class SimStoreClient final : public objects::ObjectStore {
   }
 
   Task<Result<void>> end(StoreOp op, std::string name, CallLimits limits) {
-    const Nanos wait = store_.between(store_.options_.latency_min, store_.options_.latency_max);
+    const Nanos wait = store_.draw_latency();
     co_await store_.loop_.sleep_for(wait, limits.stop);
     store_.tell(life_, {.op = op, .name = name, .ended = true});
     if (store_.is_dead(life_)) co_return dead();
@@ -142,6 +145,14 @@ std::unique_ptr<objects::ObjectStore> SimStore::attach() {
 Nanos SimStore::between(Nanos from, Nanos to) {
   return Nanos(static_cast<int64_t>(
       rng_.between(static_cast<uint64_t>(from.count()), static_cast<uint64_t>(to.count()))));
+}
+
+Nanos SimStore::draw_latency() {
+  if (options_.slow_one_in > 0 && rng_.one_in(options_.slow_one_in)) {
+    ++slow_calls_;
+    return between(options_.latency_max, options_.slow_max);
+  }
+  return between(options_.latency_min, options_.latency_max);
 }
 
 SimStore::Fate SimStore::draw_fate(bool changes) {

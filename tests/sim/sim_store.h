@@ -17,6 +17,7 @@
 #include "async/sim_loop.h"
 #include "base/random.h"
 #include "objects/object_store.h"
+#include "sim/sim_disk.h"
 
 namespace usbd::sim {
 
@@ -40,6 +41,10 @@ class SimStore {
     Nanos late_max{8'000'000'000};
     /// One call in so many fails; 0: none.
     uint64_t fault_one_in = 0;
+    /// One call in so many takes up to `slow_max`; 0: none.
+    uint64_t slow_one_in = 0;
+    Nanos slow_max{180'000'000'000};
+    OfTheDead of_the_dead = OfTheDead::kChance;
   };
 
   SimStore(SimLoop& loop, Options options) : loop_(loop), options_(options), rng_(options.seed) {}
@@ -56,6 +61,7 @@ class SimStore {
   }
   /// Until then every call fails.
   void be_away_until(Nanos time) { away_until_ = time; }
+  [[nodiscard]] Nanos away_until() const { return away_until_; }
 
   struct Object {
     std::vector<std::byte> data;
@@ -63,6 +69,8 @@ class SimStore {
   };
   [[nodiscard]] std::map<std::string, Object, std::less<>>& objects() { return objects_; }
   [[nodiscard]] uint64_t faults() const { return faults_; }
+  /// Calls that took long.
+  [[nodiscard]] uint64_t slow_calls() const { return slow_calls_; }
 
  private:
   friend class SimStoreClient;
@@ -78,6 +86,8 @@ class SimStore {
     if (!is_dead(life)) event_(life, event);
   }
   [[nodiscard]] Nanos between(Nanos from, Nanos to);
+  /// How long one way of a call takes.
+  [[nodiscard]] Nanos draw_latency();
   Fate draw_fate(bool changes);
   [[nodiscard]] Error draw_error(const std::string& name);
   Result<std::string> put_now(const std::string& name, std::vector<std::byte> data,
@@ -95,6 +105,7 @@ class SimStore {
   uint64_t lives_ = 0;
   uint64_t tags_ = 0;
   uint64_t faults_ = 0;
+  uint64_t slow_calls_ = 0;
 };
 
 }  // namespace usbd::sim

@@ -5,8 +5,11 @@
 
 #include "sim/two_writers.h"
 
+#include <algorithm>
 #include <array>
+#include <map>
 #include <memory>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -105,6 +108,7 @@ class TwoWriters {
     // What the loser had asked for lands, if it ever does.
     co_await loop_.sleep_for(20'000 * kMilli);
     co_await check_again();
+    if (result_.broken_promise.empty()) co_await check_kept_journal();
     co_return true;
   }
 
@@ -116,7 +120,7 @@ class TwoWriters {
       broken("the second cannot open: " + winner.error().message());
       co_return;
     }
-    result_.taken_over = true;
+    result_.takeovers = 1;
     taken_at_ = loop_.now();
     kept_ = (*winner)->state().last_number;
     if (options_.mode == FlushMode::kRemote && promised_ > kept_) promised_too_much();
@@ -176,6 +180,87 @@ class TwoWriters {
     static_cast<void>(co_await (*volume)->close(std::stop_token()));  // read is all it was for
   }
 
+  // --- what the loser keeps
+
+  /// The loser's host comes back. What it had flushed and the winner has not is in the journal that
+  /// is put aside, to be exported.
+  Task<void> check_kept_journal() {
+    const std::unique_ptr<Folder> folder = first_.attach();
+    const std::unique_ptr<objects::ObjectStore> client = connect();
+    Result<std::unique_ptr<Volume>> volume = co_await open(*folder, *client, true);
+    if (!volume) {
+      broken("it cannot be opened on the loser's host: " + volume.error().message());
+      co_return;
+    }
+    static_cast<void>(co_await (*volume)->close(std::stop_token()));  // it has put it aside
+    if (promised_ <= kept_) co_return;
+    std::string kept;
+    for (const std::string& name : first_.files()) {
+      if (name.ends_with(".kept")) kept = name;
+    }
+    if (kept.empty()) {
+      broken("the loser's journal is gone");
+      co_return;
+    }
+    ++result_.kept_journals;
+    co_await check_export(*folder, kept);
+  }
+
+  Task<void> check_export(Folder& folder, std::string name) {
+    const Folder::OpenHow how{.create = CreatePolicy::kNever, .direct = true};
+    Result<std::unique_ptr<BlockFile>> file = co_await folder.open(name, how);
+    if (!file) {
+      broken("the kept journal cannot be opened: " + file.error().message());
+      co_return;
+    }
+    journal::Options options;
+    options.sealer = toy_sealer;
+    options.payload_blocks_max = kWriteBlocksMax;
+    Result<std::unique_ptr<journal::Journal>> opened =
+        co_await journal::Journal::open(*std::move(file), rng_, options);
+    if (!opened) {
+      broken("the kept journal is none: " + opened.error().message());
+      co_return;
+    }
+    std::map<uint64_t, std::pair<journal::Entry, journal::Place>> found;
+    journal::Journal::Visitor visitor = [&found](const journal::Entry& entry,
+                                                 const journal::Place& place) {
+      found[entry.number] = {entry, place};
+    };
+    const Result<journal::Replayed> replayed = co_await (*opened)->replay(visitor);
+    if (!replayed || !replayed->damage.empty()) broken("the kept journal is damaged");
+    for (uint64_t number = kept_ + 1; number <= promised_; ++number) {
+      const auto at = found.find(number);
+      if (at == found.end()) {
+        broken(
+            fmt::format("change {} was flushed (all up to {}), the winner has all up to {}, and "
+                        "the kept journal has it not",
+                        number, promised_, kept_));
+        break;
+      }
+      co_await check_entry(**opened, at->second.first, at->second.second);
+    }
+    static_cast<void>(co_await (*opened)->close());  // it was only read
+  }
+
+  Task<void> check_entry(journal::Journal& journal, journal::Entry entry, journal::Place place) {
+    const auto wanted = written_.find(entry.number);
+    if (wanted == written_.end()) {
+      broken(fmt::format("nobody wrote change {} of the kept journal", entry.number));
+      co_return;
+    }
+    const auto& [range, stamp] = wanted->second;
+    AlignedBuffer memory(entry.blocks * kBlockBytes);
+    AlignedBuffer expected(entry.blocks * kBlockBytes);
+    const journal::Journal::Held held = journal.hold(place);
+    const Result<void> read = co_await journal.read(held, memory.bytes());
+    ImageModel::fill(expected.bytes(), range.first, stamp);
+    const bool same = read && entry.block == range.first && entry.blocks == range.count &&
+                      std::ranges::equal(memory.bytes(), expected.bytes());
+    if (!same) broken(fmt::format("change {} of the kept journal is another", entry.number));
+    ++result_.exported;
+  }
+
   Task<void> read_all(Volume& volume, MutableBytes out) {
     Result<void> read = co_await volume.read(0, out);
     for (int i = 0; i < 100 && !read && objects::is_transient(read.error()); ++i) {
@@ -202,6 +287,7 @@ class TwoWriters {
       const Result<uint64_t> number = co_await volume.write(range.first, bytes);
       if (!number) break;
       model_.note(range, *number, stamp);
+      written_.insert_or_assign(*number, std::pair(range, stamp));
       last_ = *number;
       ++result_.changes;
       co_await pause();
@@ -222,10 +308,10 @@ class TwoWriters {
       ++result_.flushes;
       if (fenced_seen_) broken("a flush succeeded after the loser had noticed");
       promised_ = std::max(promised_, covered);
-      if (result_.taken_over && options_.mode == FlushMode::kRemote && promised_ > kept_) {
+      if (result_.takeovers > 0 && options_.mode == FlushMode::kRemote && promised_ > kept_) {
         promised_too_much();
       }
-      if (result_.taken_over && loop_.now() > taken_at_ + kNoticesWithin) {
+      if (result_.takeovers > 0 && loop_.now() > taken_at_ + kNoticesWithin) {
         broken("a flush succeeded long after the volume was taken over");
       }
     }
@@ -240,6 +326,8 @@ class TwoWriters {
   SimDisk second_;
   ImageModel model_{kBlocks};
   ImageModel won_{kBlocks};
+  /// The loser's, by number.
+  std::map<uint64_t, std::pair<BlockRange, uint64_t>> written_;
   Nanos taken_at_{0};
   uint64_t last_ = 0;
   uint64_t promised_ = 0;

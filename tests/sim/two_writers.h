@@ -27,7 +27,10 @@ struct TwoWritersResult {
   uint64_t changes = 0;
   uint64_t flushes = 0;
   uint64_t refused_flushes = 0;
-  bool taken_over = false;
+  uint64_t takeovers = 0;
+  /// Journals that the loser kept, with flushed changes that the winner has not; and how many.
+  uint64_t kept_journals = 0;
+  uint64_t exported = 0;
 };
 
 TwoWritersResult run_two_writers(TwoWritersOptions options);

@@ -11,6 +11,8 @@
 #include <fmt/format.h>
 
 #include "base/aligned_buffer.h"
+#include "devices/objstore/journal_sealer.h"
+#include "objects/retrying_store.h"
 #include "sim/image_model.h"
 #include "sim/sim_disk.h"
 #include "sim/sim_store.h"
@@ -28,6 +30,7 @@ using objstore::Volume;
 constexpr uint64_t kVolumeBlocks = 96;
 constexpr uint32_t kWriteBlocksMax = 6;
 constexpr Nanos kSecond{1'000'000'000};
+constexpr Nanos kStuckAfter = 900 * kSecond;
 
 class VolumeHistory {
  public:
@@ -35,8 +38,9 @@ class VolumeHistory {
       : options_(options),
         rng_(mix64(options.seed)),
         loop_({.seed = options.seed}),
-        store_(loop_,
-               {.seed = mix64(options.seed + 2), .fault_one_in = options.store_fault_one_in}) {
+        store_(loop_, store_options(options)) {
+    choose_variant();
+    keeps_cache_ = rng_.one_in(2);
     for (size_t i = 0; i < 2; ++i) {
       disks_[i] =
           std::make_unique<SimDisk>(loop_, SimDisk::Options{.seed = mix64(options.seed + 3 + i)});
@@ -57,6 +61,8 @@ class VolumeHistory {
     }
     loop_.run_until_idle();
     result_.store_faults = store_.faults();
+    result_.slow_calls = store_.slow_calls();
+    for (const auto& disk : disks_) result_.disk_faults += disk->faults();
     result_.objects = store_.objects().size();
     return result_;
   }
@@ -65,6 +71,55 @@ class VolumeHistory {
   void broken(const std::string& how) {
     if (!result_.broken_promise.empty()) return;
     result_.broken_promise = fmt::format("seed {}, life {}: {}", options_.seed, life_, how);
+  }
+
+  // --- what differs from history to history
+
+  static SimStore::Options store_options(const VolumeHistoryOptions& options) {
+    const bool slow = options.varies && mix64(options.seed + 5) % 4 == 0;
+    return {.seed = mix64(options.seed + 2),
+            .fault_one_in = options.store_fault_one_in,
+            .slow_one_in = slow ? 60U : 0U};
+  }
+
+  void choose_variant() {
+    using crypto::CipherMode;
+    constexpr std::array<CipherMode, 3> kCiphers = {
+        CipherMode::kAesGcm, CipherMode::kChaCha20Poly1305, CipherMode::kAesCtr};
+    rng_.fill(key_);
+    if (!options_.varies) return;
+    if (rng_.one_in(4)) cipher_ = kCiphers[rng_.below(kCiphers.size())];
+    retries_ = rng_.one_in(4);
+    result_.encrypted = is_encrypted() ? 1 : 0;
+    result_.retrying = retries_ ? 1 : 0;
+  }
+
+  [[nodiscard]] bool is_encrypted() const { return cipher_ != crypto::CipherMode::kIdentity; }
+
+  /// The codec is another one at each opening.
+  codec::Codec draw_codec() {
+    constexpr std::array<codec::CodecKind, 4> kKinds = {
+        codec::CodecKind::kIdentity, codec::CodecKind::kIdentity, codec::CodecKind::kLz4,
+        codec::CodecKind::kZstd};
+    return {.kind = kKinds[options_.varies ? rng_.below(kKinds.size()) : 0], .level = 1};
+  }
+
+  void connect() {
+    client_ = store_.attach();
+    life_in_store_ = store_.last_life();
+    if (!retries_) return;
+    client_ =
+        std::make_unique<objects::RetryingStore>(std::move(client_), objects::RetryOptions{}, rng_);
+  }
+
+  [[nodiscard]] objstore::VolumeParts volume_parts() {
+    objstore::VolumeParts parts{
+        .store = *client_, .folder = folder_.get(), .rng = rng_, .journal_sealer = toy_sealer};
+    if (is_encrypted()) {
+      parts.key = key_;
+      parts.journal_sealer = objstore::journal_sealers(key_);
+    }
+    return parts;
   }
 
   // --- crashes
@@ -106,6 +161,7 @@ class VolumeHistory {
   }
 
   static VolumePhase phase_of(const DiskEvent& event) {
+    if (event.file.starts_with("cache")) return VolumePhase::kOther;
     if (event.op == DiskOp::kSync) return VolumePhase::kJournalSync;
     if (event.op != DiskOp::kWrite) return VolumePhase::kOther;
     return event.offset < journal::kRingStart ? VolumePhase::kSuperblock
@@ -124,7 +180,8 @@ class VolumeHistory {
     objstore::VolumeOptions options;
     options.name = "vol";
     options.size = kVolumeBlocks * kBlockBytes;
-    options.cipher = crypto::CipherMode::kIdentity;
+    options.cipher = cipher_;
+    options.codec = draw_codec();
     options.flush_mode = options_.mode;
     options.object_bytes = rng_.between(4, 24) * kBlockBytes;
     options.flush_every = rng_.one_in(3) ? Nanos(0) : Nanos(300'000'000);
@@ -132,6 +189,8 @@ class VolumeHistory {
     options.journal_bytes = 64 * journal::kBlock;
     options.journal_payload_max = kWriteBlocksMax;
     options.uploads_max = static_cast<unsigned>(rng_.between(1, 4));
+    options.cache_bytes = rng_.one_in(8) ? 0 : rng_.between(1, kVolumeBlocks) * kBlockBytes;
+    options.keeps_cache = keeps_cache_;
     options.takeover = takeover_;
     options.broken_rule = options_.broken_rule;
     options.broken_journal_rule = options_.broken_journal_rule;
@@ -143,41 +202,167 @@ class VolumeHistory {
     plan_life();
     if (disk_lost_) {
       // Lost for good, or left behind on a host that comes back one day.
-      if (rng_.one_in(2)) disks_[host_]->restore({});
+      if (rng_.one_in(2)) {
+        disks_[host_]->restore({});
+        harmed_[host_] = rotten_[host_] = false;
+      }
       host_ = 1 - host_;
       takeover_ = true;
       ++result_.takeovers;
     }
+    harm();
+    rot_cache();
     folder_ = disks_[host_]->attach();
-    client_ = store_.attach();
-    life_in_store_ = store_.last_life();
-    objstore::VolumeParts parts{
-        .store = *client_, .folder = folder_.get(), .rng = rng_, .journal_sealer = toy_sealer};
+    connect();
+    const objstore::VolumeParts parts = volume_parts();
     Result<std::unique_ptr<Volume>> opened = co_await Volume::open(parts, volume_options());
     if (opened) {
       volume_ = *std::move(opened);
+      if (volume_->state().cache.blocks > 0) ++result_.caches_kept;
       co_await use();
       co_await end_life();
-    } else if (!dead_ && !objects::is_transient(opened.error()) &&
-               !opened.error().is(Errc::kBusy)) {
-      // Busy: what a dead process had asked of the store has come between.
+    } else if (!dead_ && may_be_refused()) {
+      co_await refused();
+    } else if (!dead_ && !is_excused(opened.error())) {
       broken("opening failed: " + opened.error().message());
     }
     if (!dead_) die();
+    mend();
     co_return true;
+  }
+
+  // --- damage
+
+  /// What goes wrong in this life, or went wrong before it.
+  void harm() {
+    SimDisk& disk = *disks_[host_];
+    faults_before_ = disk.faults();
+    flush_failed_ = changed_here_ = false;
+    if (options_.disk_fails && rng_.one_in(3)) {
+      ++result_.troubles[static_cast<size_t>(inject_trouble(disk, rng_))];
+    }
+    if (options_.rots && !disk_lost_ && rng_.one_in(2)) {
+      const std::optional<Rotten> rotten = rot_journal(disk, rng_);
+      if (rotten) {
+        ++result_.rotted;
+        ++result_.rots[static_cast<size_t>(rotten->kind)];
+        rotten_[host_] = true;
+        // Rot of what no later write knows to have been flushed cannot be told from a torn tail.
+        flushed_ = std::min(flushed_, std::max(published_, rotten->known_durable));
+      }
+    }
+    if (options_.mutates && rng_.one_in(4)) mutate();
+  }
+
+  void mutate() {
+    const std::optional<Mutation> mutation = mutator_.mutate();
+    if (!mutation) return;
+    ++result_.mutated;
+    ++result_.mutations[static_cast<size_t>(*mutation)];
+    mutated_ = true;
+  }
+
+  /// The next life finds the disk well, and the store as it was; the journal stays as it is.
+  void mend() {
+    disks_[host_]->clear_faults();
+    if (faulty()) harmed_[host_] = true;
+    mutator_.restore();
+    mutated_ = false;
+  }
+
+  /// Whether a call to the disk has failed in this life.
+  [[nodiscard]] bool faulty() const { return disks_[host_]->faults() > faults_before_; }
+  /// Whether what is on the disk may be damaged for good.
+  [[nodiscard]] bool may_be_damaged() const { return rotten_[host_] || harmed_[host_]; }
+  [[nodiscard]] bool may_be_refused() const { return faulty() || may_be_damaged() || mutated_; }
+
+  /// Whether this was injected, or what a dead process had asked of the store has come between.
+  static bool is_excused(const Error& error) {
+    const std::string message = error.message();
+    return message.contains("injected") || message.contains("at this moment");
+  }
+
+  /// The volume was not opened. What was published must be there nevertheless.
+  Task<void> refused() {
+    ++result_.refused_openings;
+    if (faulty() || mutated_) co_return;  // it may go well the next time
+    objstore::VolumeOptions options = volume_options();
+    options.read_only = true;
+    options.takeover = false;
+    Result<std::unique_ptr<Volume>> opened = co_await Volume::open(volume_parts(), options);
+    if (opened) {
+      volume_ = *std::move(opened);
+      AlignedBuffer memory(kVolumeBlocks * kBlockBytes);
+      const uint64_t published = volume_->head().published_number;
+      const Result<void> read = co_await read_patiently(0, memory.bytes());
+      if (read) check(model_.check(0, memory.bytes(), published, published));
+      if (read && published < published_) broken("less is published than was");
+      const Result<void> closed = co_await volume_->close(std::stop_token());
+      if (!closed) broken("what was only read cannot be closed: " + closed.error().message());
+      volume_.reset();
+    } else if (!dead_ && !is_excused(opened.error())) {
+      broken("it cannot even be read: " + opened.error().message());
+    }
+    give_disk_up();
+  }
+
+  /// Its owner has read what was wrong, and goes on with what was published.
+  void give_disk_up() {
+    disk_lost_ = true;
+    flushed_ = options_.mode == FlushMode::kRemote ? flushed_ : published_;
+  }
+
+  Task<void> outage() {
+    const Nanos until_away(static_cast<int64_t>(rng_.below(3'000'000'000)));
+    co_await loop_.sleep_for(until_away);
+    if (over()) co_return;
+    ++result_.outages;
+    store_.be_away_until(loop_.now() + kSecond * rng_.between(1, 240));
+  }
+
+  /// Each block by itself: those that cannot be proven are refused, and no others.
+  Task<void> check_blocks(uint64_t recovered) {
+    AlignedBuffer memory(kBlockBytes);
+    for (uint64_t block = 0; block < kVolumeBlocks && !dead_; ++block) {
+      const Result<void> read = co_await read_patiently(block, memory.bytes());
+      if (dead_) co_return;
+      ++(read ? result_.blocks_readable : result_.blocks_refused);
+      if (read) check(model_.check(block, memory.bytes(), recovered, recovered));
+      if (!read && !is_excused(read.error()) && !read.error().is(Errc::kIo)) {
+        broken("what cannot be proven is refused with " + read.error().message());
+      }
+    }
   }
 
   Task<void> use() {
     co_await check_image();
     if (dead_ || !result_.broken_promise.empty()) co_return;
+    if (options_.mutates && rng_.one_in(2)) {
+      mutate();
+      co_await check_blocks(last_);
+      if (dead_ || !result_.broken_promise.empty()) co_return;
+    }
+    if (rotten_[host_]) ++result_.harmless;
+    rotten_[host_] = false;
+    if (disk_lost_) harmed_[host_] = false;  // it begins anew
     open_ = true;
+    progress_at_ = loop_.now();
     disk_lost_ = takeover_ = false;
     left_ = rng_.between(10, 120);
     Scope tasks;
+    if (options_.varies && rng_.one_in(8)) tasks.spawn(outage());
     for (uint64_t part = 0; part < 3; ++part) tasks.spawn(change(part));
     for (int i = 0; i < 2; ++i) tasks.spawn(flush_now_and_then());
     tasks.spawn(read_now_and_then());
     co_await tasks.close();
+  }
+
+  /// The disk changes what is in the cache, or in its index.
+  void rot_cache() {
+    const char* const file = rng_.one_in(8) ? "cache.index" : "cache.blocks";
+    const std::vector<std::byte>* const bytes = disks_[host_]->contents(file);
+    if (bytes == nullptr || bytes->empty() || rng_.one_in(2)) return;
+    disks_[host_]->flip_bit(file, rng_.below(bytes->size()), static_cast<unsigned>(rng_.below(8)));
   }
 
   Task<void> end_life() {
@@ -190,6 +375,8 @@ class VolumeHistory {
       die();
       stop.request_stop();
     }
+    result_.cache_hits += volume_->state().cache.hits;
+    result_.cache_damaged += volume_->state().cache.damaged;
     const Result<void> closed = co_await volume_->close(stop.get_token());
     if (closed && !dead_) flushed_ = published_ = last_;
     volume_.reset();
@@ -219,25 +406,40 @@ class VolumeHistory {
       broken(fmt::format("it goes on after change {}, but {} was the last", recovered, last_));
       co_return;
     }
-    AlignedBuffer memory(kVolumeBlocks * kBlockBytes);
-    const Result<void> read = co_await read_patiently(0, memory.bytes());
-    if (dead_) co_return;
-    if (!read) {
-      broken("the image cannot be read: " + read.error().message());
-      co_return;
+    if (may_be_refused()) {
+      co_await check_blocks(recovered);
+    } else {
+      co_await check_whole(recovered);
     }
-    check(model_.check(0, memory.bytes(), recovered, recovered));
+    if (dead_ || !result_.broken_promise.empty()) co_return;
     model_.forget_after(recovered);
     last_ = recovered;
-    if (options_.mode == FlushMode::kLocal && !disk_lost_) flushed_ = std::max(flushed_, recovered);
+    const bool sure = !disk_lost_ && !harmed_[host_];
+    if (options_.mode == FlushMode::kLocal && sure) flushed_ = std::max(flushed_, recovered);
     published_ = std::min(std::max(published_, volume_->head().published_number), last_);
   }
 
+  Task<void> check_whole(uint64_t recovered) {
+    AlignedBuffer memory(kVolumeBlocks * kBlockBytes);
+    const Result<void> read = co_await read_patiently(0, memory.bytes());
+    if (dead_) co_return;
+    if (read) {
+      check(model_.check(0, memory.bytes(), recovered, recovered));
+    } else if (!faulty()) {
+      broken("the image cannot be read: " + read.error().message());
+    }
+  }
+
   Task<Result<void>> read_patiently(uint64_t block, MutableBytes out) {
-    while (true) {
+    const unsigned attempts_max = may_be_refused() ? 10 : 200;
+    for (unsigned attempts = 0;;) {
       const Result<void> read = co_await volume_->read(block, out);
       if (read || dead_ || !objects::is_transient(read.error())) co_return read;
-      if (++patience_ > 200) co_return read;
+      if (loop_.now() < store_.away_until()) {
+        co_await loop_.sleep_for(kSecond);
+      } else if (++attempts == attempts_max) {
+        co_return read;
+      }
     }
   }
 
@@ -246,7 +448,15 @@ class VolumeHistory {
 
   [[nodiscard]] bool over() const { return dead_ || left_ == 0 || !result_.broken_promise.empty(); }
 
+  /// Whoever writes may have to wait, but not for longer than the store is away, and a bit.
+  void expect_progress() {
+    if (dead_ || loop_.now() < std::max(progress_at_, store_.away_until()) + kStuckAfter) return;
+    broken("changes wait for ever; the journal: " + volume_->state().journal_failure);
+    die();
+  }
+
   Task<void> pause() {
+    expect_progress();
     const uint64_t longest = rng_.one_in(8) ? 400'000'000 : 3'000'000;
     const Nanos wait(static_cast<int64_t>(rng_.below(longest)));
     co_await loop_.sleep_for(wait);
@@ -272,9 +482,11 @@ class VolumeHistory {
         number = co_await volume_->write(range.first, bytes);
       }
       if (!number) {
-        if (!dead_) broken("a change failed: " + number.error().message());
+        if (!dead_ && !faulty()) broken("a change failed: " + number.error().message());
+        left_ = 0;
         co_return;
       }
+      changed_here_ = true;
       note(range, *number, stamp);
       if (rng_.one_in(3)) co_await pause();
     }
@@ -283,6 +495,7 @@ class VolumeHistory {
   void note(BlockRange range, uint64_t number, uint64_t stamp) {
     if (number <= last_) broken(fmt::format("change {} was numbered twice", number));
     last_ = std::max(last_, number);
+    progress_at_ = loop_.now();
     ++result_.changes;
     model_.note(range, number, stamp);
   }
@@ -292,13 +505,19 @@ class VolumeHistory {
       co_await pause();
       if (over()) co_return;
       const uint64_t covered = last_;
+      if (covered == flushed_ || flush_failed_) co_await loop_.sleep_for(kSecond / 20);
+      if (over()) co_return;
       const Result<void> flushed = co_await volume_->flush();
       if (dead_) co_return;
       if (!flushed) {
-        broken("a flush failed: " + flushed.error().message());
-        co_return;
+        if (!faulty()) broken("a flush failed: " + flushed.error().message());
+        flush_failed_ = true;
+        ++result_.refused_flushes;
+        continue;
       }
-      flushed_ = std::max(flushed_, covered);
+      if (flush_failed_) broken("a flush succeeded after one had failed");
+      // What a failed sync left of an earlier life may be there and yet not be durable.
+      if (!harmed_[host_] || changed_here_) flushed_ = std::max(flushed_, covered);
       published_ = std::max(published_, volume_->head().published_number);
       ++result_.flushed;
     }
@@ -312,12 +531,13 @@ class VolumeHistory {
       const uint64_t count = rng_.between(1, kWriteBlocksMax);
       const uint64_t block = rng_.below(kVolumeBlocks - count + 1);
       const uint64_t before = last_;
+      if (rng_.one_in(4)) rot_cache();
       const MutableBytes out = memory.bytes().first(count * kBlockBytes);
       const Result<void> read = co_await read_patiently(block, out);
       if (dead_) co_return;
       if (!read) {
-        broken("a read failed: " + read.error().message());
-        co_return;
+        if (!may_be_refused()) broken("a read failed: " + read.error().message());
+        continue;
       }
       ++result_.reads;
       check(model_.check(block, out, before, last_));
@@ -342,7 +562,20 @@ class VolumeHistory {
   uint64_t published_ = 0;
   uint64_t left_ = 0;
   uint64_t crash_in_ = 0;
-  uint64_t patience_ = 0;
+  Nanos progress_at_{0};
+  uint64_t faults_before_ = 0;
+  std::array<std::byte, 32> key_{};
+  crypto::CipherMode cipher_ = crypto::CipherMode::kIdentity;
+  Mutator mutator_{store_, rng_};
+  bool retries_ = false;
+  /// A change was made in this life; a flush failed in it.
+  bool changed_here_ = false;
+  bool flush_failed_ = false;
+  /// An object is not what was stored.
+  bool mutated_ = false;
+  /// By host: its journal has rotted; a call failed while it was in use.
+  std::array<bool, 2> rotten_{};
+  std::array<bool, 2> harmed_{};
   bool power_ = false;
   bool only_when_open_ = false;
   bool dead_ = false;
@@ -350,6 +583,7 @@ class VolumeHistory {
   bool lose_disk_ = false;
   bool disk_lost_ = false;
   bool takeover_ = false;
+  bool keeps_cache_ = false;
 };
 
 }  // namespace
@@ -359,6 +593,16 @@ const char* volume_phase_name(VolumePhase phase) {
       "opening", "journal write", "journal sync", "superblock",
       "upload",  "publish",       "fetch",        "other"};
   return kNames[static_cast<size_t>(phase)];
+}
+
+void VolumeHistoryResult::add_kinds(const VolumeHistoryResult& other) {
+  const auto add = [](auto& to, const auto& from) {
+    for (size_t i = 0; i < to.size(); ++i) to[i] += from[i];
+  };
+  add(phases, other.phases);
+  add(troubles, other.troubles);
+  add(rots, other.rots);
+  add(mutations, other.mutations);
 }
 
 VolumeHistoryResult run_volume_history(VolumeHistoryOptions options) {

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "devices/objstore/volume.h"
+#include "sim/volume_damage.h"
 
 namespace usbd::sim {
 
@@ -27,6 +28,14 @@ struct VolumeHistoryOptions {
   uint64_t store_fault_one_in = 12;
   /// Whether hosts lose their disks, and the volume goes to another host.
   bool loses_disks = true;
+  /// Whether calls to the disk fail, journals rot between lives, and objects are not what was
+  /// stored.
+  bool disk_fails = false;
+  bool rots = false;
+  bool mutates = false;
+  /// Whether some histories have a cipher and codecs, a store that retries, slow calls and
+  /// outages. Else none has.
+  bool varies = true;
 };
 
 /// Where crashes fell.
@@ -54,7 +63,33 @@ struct VolumeHistoryResult {
   uint64_t reads = 0;
   uint64_t objects = 0;
   uint64_t store_faults = 0;
+  uint64_t slow_calls = 0;
+  uint64_t outages = 0;
+  uint64_t encrypted = 0;
+  uint64_t retrying = 0;
+  uint64_t disk_faults = 0;
+  /// Flushes that failed, as they must, since the journal had.
+  uint64_t refused_flushes = 0;
+  /// Openings that were refused for what is on the disk or in the store.
+  uint64_t refused_openings = 0;
+  /// Damage that was there and did no harm.
+  uint64_t harmless = 0;
+  uint64_t rotted = 0;
+  uint64_t mutated = 0;
+  /// Blocks read, and refused, of volumes with an object that is not what was stored.
+  uint64_t blocks_readable = 0;
+  uint64_t blocks_refused = 0;
+  std::array<uint64_t, kDiskTroubles> troubles{};
+  std::array<uint64_t, kRots> rots{};
+  std::array<uint64_t, kMutations> mutations{};
+  uint64_t cache_hits = 0;
+  uint64_t cache_damaged = 0;
+  /// Lives that began with a cache that was kept.
+  uint64_t caches_kept = 0;
   std::array<uint64_t, kVolumePhases> phases{};
+
+  /// Adds what `other` counts by kind.
+  void add_kinds(const VolumeHistoryResult& other);
 };
 
 VolumeHistoryResult run_volume_history(VolumeHistoryOptions options);

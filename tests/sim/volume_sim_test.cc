@@ -2,16 +2,15 @@
 //
 // The volume under simulated crashes of processes, hosts, disks and stores, and the proof that this
 // simulation finds what it is for.
-//
-// USBD_SIM_SEED: the first seed. USBD_SIM_HISTORIES: how many.
 
-#include <cstdio>
-#include <cstdlib>
+#include <array>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
 #include "base/sanitized.h"
+#include "sim/run.h"
 #include "sim/two_writers.h"
 #include "sim/volume_history.h"
 
@@ -21,100 +20,125 @@ namespace {
 using objstore::FlushMode;
 using objstore::VolumeRule;
 
-uint64_t from_environment(const char* name, uint64_t otherwise) {
-  const char* const text = std::getenv(name);
-  return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+uint64_t how_many() {
+  return histories(400);
 }
 
-uint64_t first_seed() {
-  return from_environment("USBD_SIM_SEED", 1);
-}
-uint64_t histories() {
-  return from_environment("USBD_SIM_HISTORIES", sanitized() ? 40 : 400);
+template <size_t kSize, typename Name>
+void print_kinds(const char* what, const std::array<uint64_t, kSize>& values, Name name) {
+  std::vector<Counted> counts;
+  for (size_t i = 0; i < kSize; ++i) counts.emplace_back(name(i), values[i]);
+  print_histogram(what, counts);
 }
 
-std::string run_many(const char* what, VolumeHistoryOptions options) {
-  VolumeHistoryResult sum;
-  for (uint64_t i = 0; i < histories() && sum.broken_promise.empty(); ++i) {
-    options.seed = first_seed() + i;
-    const VolumeHistoryResult one = run_volume_history(options);
-    sum.broken_promise = one.broken_promise;
-    sum.crashes += one.crashes;
-    sum.lost_disks += one.lost_disks;
-    sum.takeovers += one.takeovers;
-    sum.changes += one.changes;
-    sum.flushed += one.flushed;
-    sum.reads += one.reads;
-    sum.objects += one.objects;
-    sum.store_faults += one.store_faults;
-    for (size_t p = 0; p < kVolumePhases; ++p) sum.phases[p] += one.phases[p];
-  }
-  const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
-  std::printf(
-      "%s: seeds from %llu; %llu crashes, %llu disks lost, %llu takeovers, %llu faults of "
-      "the store; %llu changes, %llu flushes, %llu reads, %llu objects\n",
-      what, number(first_seed()), number(sum.crashes), number(sum.lost_disks),
-      number(sum.takeovers), number(sum.store_faults), number(sum.changes), number(sum.flushed),
-      number(sum.reads), number(sum.objects));
-  std::printf("crashes while:");
-  for (size_t p = 0; p < kVolumePhases; ++p) {
-    const double share = sum.crashes == 0 ? 0
-                                          : 100.0 * static_cast<double>(sum.phases[p]) /
-                                                static_cast<double>(sum.crashes);
-    std::printf(" %s %.1f %%", volume_phase_name(static_cast<VolumePhase>(p)), share);
-  }
-  std::printf("\n");
-  return sum.broken_promise;
+VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
+  using R = VolumeHistoryResult;
+  const std::vector<Count<R>> counts = {{"crashes", &R::crashes},
+                                        {"lost disks", &R::lost_disks},
+                                        {"takeovers", &R::takeovers},
+                                        {"changes", &R::changes},
+                                        {"flushes", &R::flushed},
+                                        {"reads", &R::reads},
+                                        {"objects", &R::objects},
+                                        {"store faults", &R::store_faults},
+                                        {"slow calls", &R::slow_calls},
+                                        {"outages", &R::outages},
+                                        {"encrypted", &R::encrypted},
+                                        {"retrying", &R::retrying},
+                                        {"disk faults", &R::disk_faults},
+                                        {"rotted", &R::rotted},
+                                        {"mutated", &R::mutated},
+                                        {"refused flushes", &R::refused_flushes},
+                                        {"refused openings", &R::refused_openings},
+                                        {"harmless rot", &R::harmless},
+                                        {"blocks readable", &R::blocks_readable},
+                                        {"blocks refused", &R::blocks_refused},
+                                        {"blocks from caches", &R::cache_hits},
+                                        {"damaged in caches", &R::cache_damaged},
+                                        {"caches kept", &R::caches_kept}};
+  const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
+    options.seed = seed;
+    return run_volume_history(options);
+  };
+  R sum = run_histories<R>(what, how_many(), counts, one);
+  print_kinds("crashes while", sum.phases,
+              [](size_t i) { return volume_phase_name(static_cast<VolumePhase>(i)); });
+  print_kinds("failing disk calls", sum.troubles,
+              [](size_t i) { return name_of(static_cast<DiskTrouble>(i)); });
+  print_kinds("rot", sum.rots, [](size_t i) { return name_of(static_cast<Rot>(i)); });
+  print_kinds("objects changed", sum.mutations,
+              [](size_t i) { return name_of(static_cast<Mutation>(i)); });
+  return sum;
 }
 
 TEST(VolumeSimulation, LosesNothingThatWasFlushedToTheJournal) {
-  EXPECT_EQ(run_many("local flush", {.mode = FlushMode::kLocal}), "");
+  EXPECT_EQ(run_many("local flush", {.mode = FlushMode::kLocal}).broken_promise, "");
 }
 
 TEST(VolumeSimulation, LosesNothingThatWasFlushedToTheStore) {
-  EXPECT_EQ(run_many("remote flush", {.mode = FlushMode::kRemote}), "");
+  EXPECT_EQ(run_many("remote flush", {.mode = FlushMode::kRemote}).broken_promise, "");
 }
 
-std::string run_many_two_writers(const char* what, TwoWritersOptions options) {
-  TwoWritersResult sum;
-  uint64_t takeovers = 0;
-  for (uint64_t i = 0; i < histories() && sum.broken_promise.empty(); ++i) {
-    options.seed = first_seed() + i;
-    const TwoWritersResult one = run_two_writers(options);
-    sum.broken_promise = one.broken_promise;
-    sum.changes += one.changes;
-    sum.flushes += one.flushes;
-    sum.refused_flushes += one.refused_flushes;
-    takeovers += one.taken_over ? 1 : 0;
+TEST(VolumeSimulation, SaysSoWhenDiskCallsFail) {
+  for (const FlushMode mode : {FlushMode::kLocal, FlushMode::kRemote}) {
+    const char* const what =
+        mode == FlushMode::kLocal ? "failing disk, local flush" : "failing disk, remote flush";
+    const VolumeHistoryResult result = run_many(what, {.mode = mode, .disk_fails = true});
+    EXPECT_EQ(result.broken_promise, "");
+    EXPECT_GT(result.disk_faults, 0U);
   }
-  const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
-  std::printf(
-      "%s: seeds from %llu; %llu takeovers, %llu changes and %llu flushes of the loser, %llu "
-      "refused\n",
-      what, number(first_seed()), number(takeovers), number(sum.changes), number(sum.flushes),
-      number(sum.refused_flushes));
-  return sum.broken_promise;
+}
+
+TEST(VolumeSimulation, FindsRotOfItsJournal) {
+  for (const FlushMode mode : {FlushMode::kLocal, FlushMode::kRemote}) {
+    const char* const what = mode == FlushMode::kLocal ? "rot, local flush" : "rot, remote flush";
+    const VolumeHistoryResult result = run_many(what, {.mode = mode, .rots = true});
+    EXPECT_EQ(result.broken_promise, "");
+    EXPECT_GT(result.refused_openings, 0U);
+    EXPECT_GT(result.harmless, 0U);
+  }
+}
+
+TEST(VolumeSimulation, RefusesOnlyWhatCannotBeProven) {
+  const VolumeHistoryResult result = run_many("changed objects", {.mutates = true});
+  EXPECT_EQ(result.broken_promise, "");
+  EXPECT_GT(result.blocks_refused, 0U);
+  EXPECT_GT(result.blocks_readable, result.blocks_refused);
+}
+
+TwoWritersResult run_many_two_writers(const char* what, TwoWritersOptions options) {
+  using R = TwoWritersResult;
+  const std::vector<Count<R>> counts = {
+      {"takeovers", &R::takeovers},         {"changes of the loser", &R::changes},
+      {"its flushes", &R::flushes},         {"refused", &R::refused_flushes},
+      {"kept journals", &R::kept_journals}, {"flushed changes only there", &R::exported}};
+  const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
+    options.seed = seed;
+    return run_two_writers(options);
+  };
+  return run_histories<R>(what, how_many(), counts, one);
 }
 
 TEST(TwoWriters, PromiseNothingThatTheOtherHasNot) {
-  EXPECT_EQ(run_many_two_writers("two writers, remote flush", {.mode = FlushMode::kRemote}), "");
+  EXPECT_EQ(run_many_two_writers("two writers, remote flush", {.mode = FlushMode::kRemote})
+                .broken_promise,
+            "");
 }
 
-TEST(TwoWriters, NoticeEachOtherWithLocalFlush) {
-  EXPECT_EQ(run_many_two_writers("two writers, local flush", {.mode = FlushMode::kLocal}), "");
+TEST(TwoWriters, NoticeEachOtherAndTheLoserKeepsWhatItFlushed) {
+  const TwoWritersResult result =
+      run_many_two_writers("two writers, local flush", {.mode = FlushMode::kLocal});
+  EXPECT_EQ(result.broken_promise, "");
+  EXPECT_GT(result.exported, 0U);
 }
 
 TEST(TwoWriters, AreFoundIfTheLoserGoesOn) {
-  for (uint64_t seed = first_seed(); seed < first_seed() + 1000; ++seed) {
-    const TwoWritersResult result = run_two_writers(
-        {.seed = seed, .mode = FlushMode::kLocal, .broken_rule = VolumeRule::kFencesItself});
-    if (result.broken_promise.empty()) continue;
-    std::printf("loser goes on: found after %llu histories: %s\n",
-                static_cast<unsigned long long>(seed - first_seed() + 1),
-                result.broken_promise.c_str());
-    return;
-  }
-  ADD_FAILURE() << "not found in 1000 histories";
+  const auto one = [](uint64_t seed) {
+    return run_two_writers(
+               {.seed = seed, .mode = FlushMode::kLocal, .broken_rule = VolumeRule::kFencesItself})
+        .broken_promise;
+  };
+  EXPECT_TRUE(finds_broken_rule("the loser goes on", 1000, one));
 }
 
 TEST(VolumeSimulation, IsTheSameForTheSameSeed) {
@@ -130,27 +154,23 @@ struct BrokenRule {
   const char* name;
   FlushMode mode = FlushMode::kLocal;
   std::optional<journal::Rule> journal_rule = {};
+  bool rots = false;
 };
 
 class VolumeOracle : public testing::TestWithParam<BrokenRule> {};
 
 TEST_P(VolumeOracle, FindsTheBrokenRule) {
   if (sanitized()) return;  // it is the same there, and takes minutes
-  constexpr uint64_t kSeedsMax = 20'000;
   const BrokenRule& broken = GetParam();
-  for (uint64_t seed = first_seed(); seed < first_seed() + kSeedsMax; ++seed) {
-    const VolumeHistoryResult result =
-        run_volume_history({.seed = seed,
-                            .mode = broken.mode,
-                            .broken_rule = broken.rule,
-                            .broken_journal_rule = broken.journal_rule});
-    if (result.broken_promise.empty()) continue;
-    std::printf("%s: found after %llu histories: %s\n", broken.name,
-                static_cast<unsigned long long>(seed - first_seed() + 1),
-                result.broken_promise.c_str());
-    return;
-  }
-  ADD_FAILURE() << broken.name << ": not found in " << kSeedsMax << " histories";
+  const auto one = [&broken](uint64_t seed) {
+    return run_volume_history({.seed = seed,
+                               .mode = broken.mode,
+                               .broken_rule = broken.rule,
+                               .broken_journal_rule = broken.journal_rule,
+                               .rots = broken.rots})
+        .broken_promise;
+  };
+  EXPECT_TRUE(finds_broken_rule(broken.name, 20'000, one));
 }
 
 INSTANTIATE_TEST_SUITE_P(
@@ -166,9 +186,15 @@ INSTANTIATE_TEST_SUITE_P(
                                .name = "journal forgets before it is published"},
                     BrokenRule{.rule = VolumeRule::kChoosesItsOwnJournal,
                                .name = "another epoch's journal"},
+                    BrokenRule{.rule = VolumeRule::kProvesWhatItKept,
+                               .name = "cache believed without its seal"},
                     BrokenRule{.rule = {},
                                .name = "journal says synced without fdatasync",
-                               .journal_rule = journal::Rule::kSyncsBeforeItSaysSo}));
+                               .journal_rule = journal::Rule::kSyncsBeforeItSaysSo},
+                    BrokenRule{.rule = {},
+                               .name = "rot taken for a torn tail",
+                               .journal_rule = journal::Rule::kTellsRotFromTornTail,
+                               .rots = true}));
 
 }  // namespace
 }  // namespace usbd::sim

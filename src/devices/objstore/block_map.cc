@@ -203,12 +203,6 @@ Result<std::unique_ptr<Flat>> decode_flat(uint64_t leaf, uint32_t blocks, Bytes 
   return flat;
 }
 
-template <WireStruct T>
-void append(std::vector<std::byte>& out, const T& value) {
-  const Bytes bytes = wire_bytes(value);
-  out.insert(out.end(), bytes.begin(), bytes.end());
-}
-
 DiskLocation to_disk(Location location) {
   return {.slot = location.slot, .position = location.position};
 }
@@ -426,14 +420,14 @@ std::vector<std::byte> BlockMap::encode_leaf(uint64_t index) const {
   if (found == nullptr) return out;
   if (found->flat != nullptr) {
     out.reserve(kFlatBytes);
-    for (const Location& location : *found->flat) append(out, to_disk(location));
+    for (const Location& location : *found->flat) wire_append(out, to_disk(location));
     return out;
   }
   out.reserve(found->list.size() * sizeof(DiskExtent));
   for (const LeafExtent& extent : found->list) {
     const DiskExtent disk{
         .first = extent.first, .count = extent.count, .location = to_disk(extent.location)};
-    append(out, disk);
+    wire_append(out, disk);
   }
   return out;
 }

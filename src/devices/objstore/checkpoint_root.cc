@@ -78,12 +78,6 @@ Error refused(const std::string& what) {
   return Error(Errc::kInvalid, "the root of the checkpoint " + what);
 }
 
-template <WireStruct T>
-void append(std::vector<std::byte>& out, const T& value) {
-  const Bytes bytes = wire_bytes(value);
-  out.insert(out.end(), bytes.begin(), bytes.end());
-}
-
 /// Takes structs from the front. Range: there are enough bytes, which callers have checked.
 class Cursor {
  public:
@@ -118,7 +112,7 @@ void append_pages(std::vector<std::byte>& out, const std::vector<PageRef>& pages
                            .stored = ref.piece.stored,
                            .logical = ref.piece.logical,
                            .number = ref.piece.number};
-    append(out, disk);
+    wire_append(out, disk);
   }
 }
 
@@ -273,24 +267,24 @@ Result<std::vector<std::byte>> encode_root(const CheckpointRoot& root) {
   }
   std::vector<std::byte> out;
   out.reserve(size_of(head));
-  append(out, head);
+  wire_append(out, head);
   for (const MapObject& object : root.objects) {
     const DiskObject disk{.epoch = object.id.epoch,
                           .id = object.id.id,
                           .salt = object.salt,
                           .pages = object.pages,
                           .live = object.live};
-    append(out, disk);
+    wire_append(out, disk);
   }
   append_pages(out, root.map_pages, root.objects);
   append_pages(out, root.table_pages, root.objects);
   for (const SnapshotRef& snapshot : root.snapshots) {
     const DiskSnapshot disk{.number = snapshot.number, .root = to_disk(snapshot.root)};
-    append(out, disk);
+    wire_append(out, disk);
   }
   if (root.parent) {
     const DiskParent disk{.volume = root.parent->volume, .root = to_disk(root.parent->root)};
-    append(out, disk);
+    wire_append(out, disk);
   }
   out.insert(out.end(), root.head.begin(), root.head.end());
   return out;

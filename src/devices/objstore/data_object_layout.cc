@@ -10,6 +10,7 @@
 
 #include <fmt/format.h>
 
+#include "base/all_zero.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/limits.h"
@@ -18,11 +19,6 @@ namespace usbd::objstore::layout {
 namespace {
 
 constexpr uint64_t kBlockMask = (uint64_t{1} << kKindShift) - 1;
-
-template <size_t kSize>
-bool all_zero(const std::array<uint8_t, kSize>& bytes) {
-  return std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; });
-}
 
 bool is_object_kind(uint8_t kind) {
   return kind == static_cast<uint8_t>(ObjectKind::kData) ||
@@ -43,7 +39,7 @@ Result<void> check_facts(const Header& raw) {
     return Error(Errc::kNotSupported,
                  "has blocks or frames of a size that this version does not know");
   }
-  if (!is_object_kind(raw.kind) || raw.reserved != 0 || !all_zero(raw.reserved_end)) {
+  if (!is_object_kind(raw.kind) || raw.reserved != 0 || !all_zero(wire_bytes(raw.reserved_end))) {
     return Error(Errc::kNotSupported, "says in its header what this version does not know");
   }
   const uint64_t frames = (uint64_t{raw.data_blocks} + kFrameBlocks - 1) / kFrameBlocks;
@@ -70,12 +66,6 @@ class Cursor {
  private:
   Bytes rest_;
 };
-
-template <WireStruct T>
-void append(std::vector<std::byte>& to, const T& value) {
-  const Bytes bytes = wire_bytes(value);
-  to.insert(to.end(), bytes.begin(), bytes.end());
-}
 
 class Decoder {
  public:
@@ -107,7 +97,7 @@ class Decoder {
   Result<void> take_frame(uint32_t index) {
     const auto raw = cursor_.take<Frame>();
     const auto codec = codec::codec_of_number(raw.codec);
-    if (!codec || !all_zero(raw.reserved)) {
+    if (!codec || !all_zero(wire_bytes(raw.reserved))) {
       return Error(Errc::kNotSupported,
                    fmt::format("says of frame {} what this version does not know", index));
     }
@@ -164,7 +154,8 @@ class Decoder {
     const Bytes bytes = wire_bytes(raw);
     const bool nothing =
         std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte{0}; });
-    const bool right = has_source ? is_object_kind(raw.kind) && all_zero(raw.reserved) : nothing;
+    const bool right =
+        has_source ? is_object_kind(raw.kind) && all_zero(wire_bytes(raw.reserved)) : nothing;
     if (!right) return damaged(fmt::format("has extent {} come from where nothing can be", index));
     Source source;
     if (has_source) {
@@ -274,22 +265,22 @@ std::vector<std::byte> encode(const DirectoryContents& contents) {
   std::vector<std::byte> plain;
   plain.reserve(directory_bytes(kind, static_cast<uint32_t>(contents.extents.size()),
                                 static_cast<uint32_t>(contents.frames.size())));
-  append(plain,
-         DirectoryHead{.first_write = contents.first_write, .last_write = contents.last_write});
+  wire_append(
+      plain, DirectoryHead{.first_write = contents.first_write, .last_write = contents.last_write});
   for (const FrameInfo& frame : contents.frames) {
-    append(plain, Frame{.stored = frame.stored,
-                        .logical = frame.logical,
-                        .crc = frame.crc,
-                        .codec = static_cast<uint8_t>(frame.codec),
-                        .reserved = {}});
+    wire_append(plain, Frame{.stored = frame.stored,
+                             .logical = frame.logical,
+                             .crc = frame.crc,
+                             .codec = static_cast<uint8_t>(frame.codec),
+                             .reserved = {}});
   }
   for (const Extent& extent : contents.extents) {
     const uint64_t extent_kind = static_cast<uint64_t>(extent.kind) << kKindShift;
-    append(plain,
-           ExtentEntry{.block_and_kind = extent.block | extent_kind, .blocks = extent.blocks});
+    wire_append(plain,
+                ExtentEntry{.block_and_kind = extent.block | extent_kind, .blocks = extent.blocks});
   }
   for (size_t i = 0; i < contents.sources.size(); ++i) {
-    append(plain, entry_of(contents.sources[i], contents.extents[i].kind));
+    wire_append(plain, entry_of(contents.sources[i], contents.extents[i].kind));
   }
   return plain;
 }

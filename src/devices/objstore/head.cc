@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "base/all_zero.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/endian.h"
@@ -85,10 +86,6 @@ Proof proof_of(Bytes bytes, const DiskHead& disk, Bytes key) {
 
 Error damaged(const std::string& how) {
   return Error(Errc::kIo, "the head is damaged: " + how);
-}
-
-bool all_zero(Bytes bytes) {
-  return std::ranges::all_of(bytes, [](std::byte byte) { return byte == std::byte(0); });
 }
 
 Result<void> check(const Head& head) {
@@ -204,15 +201,15 @@ std::vector<std::byte> encode(const Head& head, Bytes key) {
   disk.root.piece = head.root.piece;
   disk.root.covers_seq = head.root.covers_seq;
   std::vector<std::byte> bytes;
-  const auto append = [&bytes](Bytes more) { bytes.insert(bytes.end(), more.begin(), more.end()); };
-  append(wire_bytes(disk));
+  wire_append(bytes, disk);
   for (const EpochStart& start : head.epochs) {
     const DiskEpoch one{.epoch = start.epoch, .first_seq = start.first_seq};
-    append(wire_bytes(one));
+    wire_append(bytes, one);
   }
-  append(proof_of(bytes, disk, head.cipher == crypto::CipherMode::kIdentity ? Bytes() : key));
+  wire_append(bytes,
+              proof_of(bytes, disk, head.cipher == crypto::CipherMode::kIdentity ? Bytes() : key));
   const Le32 crc = crc32c(bytes);
-  append(wire_bytes(crc));
+  wire_append(bytes, crc);
   return bytes;
 }
 

@@ -39,7 +39,8 @@ Task<Result<std::unique_ptr<ObjstoreDevice>>> ObjstoreDevice::open(Parts parts,
                    .folder = device->parts_.folder.get(),
                    .rng = *device->parts_.rng,
                    .key = device->parts_.key.bytes(),
-                   .journal_sealer = {}};
+                   .journal_sealer = {},
+                   .workers = device->parts_.workers};
   if (!device->parts_.key.empty()) lent.journal_sealer = journal_sealers(lent.key);
   Result<std::unique_ptr<Volume>> volume = co_await Volume::open(std::move(lent), device->options_);
   if (!volume) {

@@ -22,6 +22,7 @@
 
 #include "async/folder.h"
 #include "async/scope.h"
+#include "async/worker_pool.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "core/range_locks.h"
@@ -38,10 +39,12 @@ class ObjstoreDevice final : public Device {
   struct Parts {
     std::unique_ptr<Rng> rng = nullptr;
     std::unique_ptr<objects::ObjectStore> store = nullptr;
-    /// For the journal. Null only if read-only.
+    /// For journal and cache. Null only if read-only.
     std::unique_ptr<Folder> folder = nullptr;
     /// The volume's key; empty if it is not encrypted.
     crypto::Secret key = {};
+    /// Where what is read is opened; null: on the device's loop. Lifetime: outlives the device.
+    WorkerPool* workers = nullptr;
   };
   /// How it ended.
   enum class Ending : uint8_t {

@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/all_zero.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/limits.h"
@@ -72,11 +73,6 @@ Error damaged(std::string what) {
   return Error(Errc::kIo, std::move(what));
 }
 
-template <size_t kSize>
-bool all_zero(const std::array<uint8_t, kSize>& bytes) {
-  return std::ranges::all_of(bytes, [](uint8_t byte) { return byte == 0; });
-}
-
 std::string_view name_of(PieceKind kind) {
   switch (kind) {
     case PieceKind::kMapPage:
@@ -95,7 +91,7 @@ bool agrees(const Prefix& prefix, const PieceLabel& label, const PiecePointer& p
             uint64_t size) {
   return prefix.number == pointer.number && prefix.page == label.page &&
          prefix.kind == static_cast<uint8_t>(label.kind) && prefix.logical == pointer.logical &&
-         size == pointer.stored && all_zero(prefix.reserved);
+         size == pointer.stored && all_zero(wire_bytes(prefix.reserved));
 }
 
 Result<std::vector<std::byte>> open_piece(const crypto::Sealer& sealer, const PieceLabel& label,
@@ -173,8 +169,8 @@ Result<MapHeader> parse_map_header(const VolumeSeal& seal, const MapObjectId& ob
     return damaged("is damaged: the checksum of its header is wrong");
   }
   const auto cipher = crypto::cipher_of_number(disk.cipher);
-  if (disk.version != kVersion || !cipher || !all_zero(disk.reserved) ||
-      !all_zero(disk.reserved_end)) {
+  if (disk.version != kVersion || !cipher || !all_zero(wire_bytes(disk.reserved)) ||
+      !all_zero(wire_bytes(disk.reserved_end))) {
     return Error(Errc::kNotSupported,
                  fmt::format("has version {}, or says what version {} does not know",
                              uint16_t{disk.version}, kVersion));

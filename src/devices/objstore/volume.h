@@ -25,14 +25,19 @@
 
 #include "async/folder.h"
 #include "async/scope.h"
+#include "async/worker_pool.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "codec/codec.h"
+#include "devices/objstore/block_cache.h"
 #include "devices/objstore/block_map.h"
 #include "devices/objstore/change_index.h"
 #include "devices/objstore/data_object_reader.h"
 #include "devices/objstore/head.h"
 #include "devices/objstore/head_keeper.h"
+#include "devices/objstore/object_pins.h"
+#include "devices/objstore/object_reader.h"
+#include "devices/objstore/read_streams.h"
 #include "journal/journal.h"
 #include "objects/object_store.h"
 #include "usbd/device.h"
@@ -46,6 +51,7 @@ enum class VolumeRule : uint8_t {
   kPublishesBeforeItForgets,
   kChoosesItsOwnJournal,
   kFencesItself,
+  kProvesWhatItKept,
 };
 
 enum class FlushMode : uint8_t { kLocal, kRemote };
@@ -69,11 +75,15 @@ struct VolumeOptions {
   Nanos dirty_age_max{300'000'000'000};
   uint64_t journal_bytes = 64U << 20;
   unsigned uploads_max = 4;
-  /// How long a remote flush waits for the store; zero: for ever.
+  /// How long a remote flush, and a read, waits for the store; zero: for ever.
   Nanos timeout{0};
   bool takeover = false;
   bool fencing = true;
   bool read_only = false;
+  /// Of blocks of objects that the local disk keeps; 0: none. Units: bytes.
+  uint64_t cache_bytes = 0;
+  /// They are kept over a proper close.
+  bool keeps_cache = false;
   uint32_t journal_payload_max = journal::kPayloadBlocksMax;
   std::optional<VolumeRule> broken_rule = {};
   std::optional<journal::Rule> broken_journal_rule = {};
@@ -82,13 +92,15 @@ struct VolumeOptions {
 /// What a volume is opened with. Lifetime: all outlive the volume.
 struct VolumeParts {
   objects::ObjectStore& store;
-  /// For the journal. Null only if read-only.
+  /// For journal and cache. Null only if read-only.
   Folder* folder = nullptr;
   Rng& rng;
   /// The volume's key; empty for the cipher kIdentity.
   Bytes key = {};
   /// How a session of the journal is sealed; empty: not.
   journal::SealerSource journal_sealer = {};
+  /// Where what is read is opened; null: on the volume's loop.
+  WorkerPool* workers = nullptr;
 };
 
 struct VolumeState {
@@ -100,6 +112,8 @@ struct VolumeState {
   uint64_t journal_bytes_used = 0;
   bool fenced = false;
   std::string journal_failure;
+  FetchStats fetched;
+  CacheStats cache;
 };
 
 /// Threads: write(), trim(), read(), flush() and state(): any loop's, at the same time. open() and
@@ -144,6 +158,9 @@ class Volume {
   void abandon();
 
   [[nodiscard]] VolumeState state();
+  /// Whether a read has taken from the map that data is in this object, and is not done with it.
+  /// Threads: any.
+  [[nodiscard]] bool reading(const ObjectId& id) const { return pins_.reading(id); }
   /// Tests: publishes all that is numbered.
   Task<Result<void>> publish_all() { return wait_published(last_number()); }
 
@@ -151,8 +168,8 @@ class Volume {
   struct Slot {
     ObjectId id;
     uint64_t bytes = 0;
+    /// Until add_object(), which leaves it to the reader.
     std::shared_ptr<const Directory> directory;
-    uint64_t used = 0;
   };
   struct Waiter;
   struct WriterTurn;
@@ -163,6 +180,11 @@ class Volume {
     BlockRange blocks;
     std::optional<journal::Journal::Held> held;
     Location location;
+    /// Of what is in an object.
+    ObjectId id;
+    ObjectPins::Pin pin;
+    /// Of what is read.
+    MutableBytes out;
   };
 
   Volume(VolumeParts parts, VolumeOptions options);
@@ -185,6 +207,9 @@ class Volume {
                             std::optional<Error>& failed);
   Result<void> add_object(Slot slot, const std::vector<Extent>& extents) USBD_REQUIRES(mutex_);
   Result<void> adopt_replayed();
+  void make_reader();
+  Task<void> open_cache(const Head& found);
+  Task<void> close_reading();
   [[nodiscard]] journal::Options journal_options() const;
 
   // volume_write.cc
@@ -225,10 +250,15 @@ class Volume {
 
   // volume_read.cc
   std::vector<Segment> resolve(BlockRange range);
+  std::vector<Segment> resolve_into(BlockRange range, MutableBytes data);
+  Task<void> read_local(Segment& segment, std::vector<ReadPiece>& missing,
+                        std::optional<Error>& failed);
+  Task<Result<std::vector<ReadPiece>>> read_all_local(std::vector<Segment>& segments);
+  Task<void> read_objects(std::span<ReadPiece> pieces, ObjectReader::Effort effort);
+  Task<Result<void>> read_again(const ReadPiece& piece);
+  Task<void> read_ahead(BlockRange ahead);
+  void admit(const ReadPiece& piece, uint32_t frame, Bytes plain);
   Task<Result<Slot>> fetch_slot(ObjectId id);
-  Task<Result<std::shared_ptr<const Directory>>> directory_of(uint32_t slot);
-  Task<Result<void>> read_object(BlockRange blocks, Location location, MutableBytes out);
-  Task<Result<void>> read_object_here(BlockRange blocks, Location location, MutableBytes out);
 
   VolumeParts parts_;
   const VolumeOptions options_;
@@ -238,6 +268,11 @@ class Volume {
   Nonce journal_id_{};
   bool created_ = false;
   std::vector<std::pair<journal::Entry, journal::Place>> replayed_;
+
+  mutable ObjectPins pins_;
+  /// Set once, while opening; no cache: null.
+  std::unique_ptr<ObjectReader> reader_;
+  std::unique_ptr<BlockCache> cache_;
 
   Scope scope_;
   std::stop_source stop_;
@@ -251,7 +286,7 @@ class Volume {
   std::unique_ptr<BlockMap> map_;
   /// By slot; the first is not used.
   std::vector<Slot> slots_ USBD_GUARDED_BY(mutex_);
-  uint64_t uses_ USBD_GUARDED_BY(mutex_) = 0;
+  ReadStreams streams_ USBD_GUARDED_BY(mutex_);
   uint64_t next_number_ USBD_GUARDED_BY(mutex_) = 1;
   /// In order; the last may be open. Those that are published are not here.
   std::deque<std::shared_ptr<Batch>> batches_ USBD_GUARDED_BY(mutex_);

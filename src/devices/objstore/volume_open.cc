@@ -67,12 +67,18 @@ Task<Result<void>> Volume::start() {
   }
   if (options_.read_only) {
     keeper_.look(found);
-    co_return co_await load_map();
+    make_reader();
+    USBD_CO_TRY_VOID(co_await load_map());
+    reader_->wait_for_store(options_.timeout);
+    co_return Result<void>();
   }
   USBD_CO_TRY_VOID(co_await choose_journal(found.head));
   USBD_CO_TRY_VOID(co_await journal_->begin(found.head.epoch + 1, last_number() + 1));
   USBD_CO_TRY_VOID(co_await take(found));
+  make_reader();
   USBD_CO_TRY_VOID(co_await load_map());
+  co_await open_cache(found.head);
+  reader_->wait_for_store(options_.timeout);
   USBD_CO_TRY_VOID(adopt_replayed());
   journal_->on_change([this] { wake_writers(); });
   last_publish_ = home_.now();
@@ -254,6 +260,42 @@ Task<Result<void>> Volume::take(const HeadKeeper::Found& found) {
   co_return Result<void>();
 }
 
+// --- reading
+// --------------------------------------------------------------------------------------
+
+void Volume::make_reader() {
+  reader_ = std::make_unique<ObjectReader>(ObjectReader::Parts{.store = parts_.store,
+                                                               .volume = options_.name,
+                                                               .seal = seal(),
+                                                               .workers = parts_.workers,
+                                                               .stop = stop_.get_token()});
+  reader_->on_frame(
+      [this](const ReadPiece& piece, uint32_t frame, Bytes plain) { admit(piece, frame, plain); });
+}
+
+/// `found`: the head as it was before this process took the volume.
+Task<void> Volume::open_cache(const Head& found) {
+  if (options_.cache_bytes < kBlockBytes) co_return;
+  const BlockCache::Options options{
+      .volume = found.volume,
+      .sealed = found.cipher != crypto::CipherMode::kIdentity,
+      .key = parts_.key,
+      .blocks_max = std::min(options_.cache_bytes / kBlockBytes, map_->blocks()),
+      .persist = options_.keeps_cache,
+      .found = found.nonce,
+      .proves = keeps(VolumeRule::kProvesWhatItKept)};
+  cache_ = co_await BlockCache::open(*parts_.folder, parts_.rng, options);
+}
+
+Task<void> Volume::close_reading() {
+  if (reader_) co_await reader_->close();
+  if (!cache_) co_return;
+  // Whoever has taken the volume may go on in another way than this process believes.
+  const std::optional<CacheStamp> left =
+      keeper_.fenced() ? std::nullopt : std::optional(head().nonce);
+  co_await cache_->close(left);
+}
+
 // --- the map
 // --------------------------------------------------------------------------------------
 
@@ -304,7 +346,8 @@ Result<void> Volume::add_object(Slot slot, const std::vector<Extent>& extents) {
               data ? Location{.slot = number, .position = extent.position.value} : Location{},
               replaced);
   }
-  slot.used = ++uses_;
+  if (slot.directory) reader_->remember(*slot.directory);
+  slot.directory.reset();
   slots_.push_back(std::move(slot));
   return {};
 }

@@ -423,6 +423,7 @@ Task<Result<void>> Volume::close(std::stop_token stop) {
     wake_background();
   }
   co_await scope_.close();
+  co_await close_reading();
   if (journal_) {
     const Result<void> closed = co_await journal_->close();
     if (result && !closed) result = closed;

@@ -14,6 +14,18 @@
 #include "devices/objstore/volume.h"
 
 namespace usbd::objstore {
+namespace {
+
+/// The part of a run that is not in the cache.
+ReadPiece piece_of(BlockRange blocks, Location location, const ObjectId& id,
+                   const BlockCache::Gap& gap) {
+  return {.blocks = {blocks.first + gap.first, gap.count},
+          .location = {.slot = location.slot,
+                       .position = location.position + static_cast<uint32_t>(gap.first)},
+          .id = id};
+}
+
+}  // namespace
 
 std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
   std::vector<Segment> segments;
@@ -35,105 +47,188 @@ std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
   }
   for (const BlockRange& gap : gaps) {
     for (const MappedRun& run : map_->find(gap)) {
-      segments.emplace_back(run.blocks).location = run.location;
+      Segment& segment = segments.emplace_back(run.blocks);
+      segment.location = run.location;
+      if (run.location.slot == 0) continue;
+      // In this moment, in which the map says so: whoever deletes it looks later.
+      segment.id = slots_[run.location.slot].id;
+      segment.pin = pins_.pin(segment.id);
     }
   }
   return segments;
 }
 
+/// The same, each with its part of `data`.
+std::vector<Volume::Segment> Volume::resolve_into(BlockRange range, MutableBytes data) {
+  std::vector<Segment> segments = resolve(range);
+  for (Segment& segment : segments) {
+    segment.out = data.subspan((segment.blocks.first - range.first) * kBlockBytes,
+                               segment.blocks.count * kBlockBytes);
+  }
+  return segments;
+}
+
+// Nothing here waits for uploads, or is waited for by them.
 Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
   USBD_ASSERT(data.size() % kBlockBytes == 0);
   const BlockRange range(first_block, data.size() / kBlockBytes);
   USBD_ASSERT(range.end() <= blocks());
+  BlockRange ahead;
   {
     const MutexLock lock(mutex_);
     if (ended_) co_return *ended_;
+    ahead = streams_.note(range);
   }
-  // Nothing here waits for uploads, or is waited for by them.
-  for (Segment& segment : resolve(range)) {
-    const MutableBytes out = data.subspan((segment.blocks.first - first_block) * kBlockBytes,
-                                          segment.blocks.count * kBlockBytes);
-    if (segment.held) {
-      USBD_CO_TRY_VOID(co_await journal_->read(*segment.held, out));
-    } else if (segment.location.slot == 0) {
-      std::memset(out.data(), 0, out.size());
-    } else {
-      USBD_CO_TRY_VOID(co_await read_object(segment.blocks, segment.location, out));
-    }
+  if (ahead.count > 0 && ahead.first < blocks()) co_await read_ahead(ahead);
+  // They pin their objects until the end.
+  std::vector<Segment> segments = resolve_into(range, data);
+  USBD_CO_TRY(std::vector<ReadPiece> missing, co_await read_all_local(segments));
+  if (missing.empty()) co_return Result<void>();
+  co_await read_objects(missing, ObjectReader::Effort::kNormal);
+  for (const ReadPiece& piece : missing) {
+    if (piece.error) USBD_CO_TRY_VOID(co_await read_again(piece));
   }
   co_return Result<void>();
+}
+
+// --- what is here
+// ---------------------------------------------------------------------------------
+
+Task<Result<std::vector<ReadPiece>>> Volume::read_all_local(std::vector<Segment>& segments) {
+  std::vector<ReadPiece> missing;
+  std::optional<Error> failed;
+  if (segments.size() == 1) {
+    co_await read_local(segments.front(), missing, failed);
+  }
+  for (size_t next = segments.size() == 1 ? 1 : 0; next < segments.size() && !failed;) {
+    Scope some;
+    for (unsigned i = 0; i < limits::kLocalReadsMax && next < segments.size(); ++i, ++next) {
+      some.spawn(read_local(segments[next], missing, failed));
+    }
+    co_await some.close();
+  }
+  if (failed) co_return *failed;
+  co_return std::move(missing);
+}
+
+/// Reads what of a segment is in the journal or the cache; the rest goes to `missing`.
+Task<void> Volume::read_local(Segment& segment, std::vector<ReadPiece>& missing,
+                              std::optional<Error>& failed) {
+  if (segment.held) {
+    const Result<void> read = co_await journal_->read(*segment.held, segment.out);
+    if (!read && !failed) failed = read.error();
+    co_return;
+  }
+  if (segment.location.slot == 0) {
+    std::memset(segment.out.data(), 0, segment.out.size());
+    co_return;
+  }
+  std::vector<BlockCache::Gap> gaps{{.first = 0, .count = segment.blocks.count}};
+  if (cache_) gaps = co_await cache_->read(segment.id, segment.location.position, segment.out);
+  for (const BlockCache::Gap& gap : gaps) {
+    missing.push_back(piece_of(segment.blocks, segment.location, segment.id, gap));
+    missing.back().out = segment.out.subspan(gap.first * kBlockBytes, gap.count * kBlockBytes);
+  }
+}
+
+// --- what is in the store
+// -------------------------------------------------------------------------
+
+Task<void> Volume::read_objects(std::span<ReadPiece> pieces, ObjectReader::Effort effort) {
+  Loop& caller = Loop::current();
+  if (&caller != &home_) co_await home_.schedule();
+  co_await reader_->read(pieces, effort);
+  if (&caller != &home_) co_await caller.schedule();
+}
+
+/// One more look at the map, and then at the store, past all that is kept.
+Task<Result<void>> Volume::read_again(const ReadPiece& piece) {
+  if (piece.error->is(Errc::kCanceled)) co_return Error(Errc::kShutdown, options_.name);
+  if (!piece.doubtful) co_return *piece.error;
+  std::vector<ReadPiece> pieces;
+  std::vector<Segment> segments = resolve_into(piece.blocks, piece.out);
+  std::optional<Error> failed;
+  for (Segment& segment : segments) {
+    if (segment.held || segment.location.slot == 0) {
+      co_await read_local(segment, pieces, failed);
+    } else {
+      const BlockCache::Gap all{.first = 0, .count = segment.blocks.count};
+      pieces.push_back(piece_of(segment.blocks, segment.location, segment.id, all));
+      pieces.back().out = segment.out;
+    }
+  }
+  if (failed) co_return *failed;
+  co_await read_objects(pieces, ObjectReader::Effort::kAnew);
+  for (const ReadPiece& again : pieces) {
+    if (!again.error) continue;
+    if (!again.doubtful) co_return *again.error;
+    co_return Error(
+        Errc::kIo, fmt::format("blocks {} to {}: there is no proven data for them: {}",
+                               again.blocks.first, again.blocks.end() - 1, again.error->message()));
+  }
+  co_return Result<void>();
+}
+
+/// Begins to fetch what will be asked for next.
+Task<void> Volume::read_ahead(BlockRange ahead) {
+  ahead.count = std::min(ahead.count, blocks() - ahead.first);
+  std::vector<ReadPiece> pieces;
+  for (const Segment& segment : resolve(ahead)) {
+    if (segment.held || segment.location.slot == 0) continue;
+    std::vector<BlockCache::Gap> gaps{{.first = 0, .count = segment.blocks.count}};
+    if (cache_) {
+      gaps = cache_->missing(segment.id, segment.location.position, segment.blocks.count);
+    }
+    for (const BlockCache::Gap& gap : gaps) {
+      pieces.push_back(piece_of(segment.blocks, segment.location, segment.id, gap));
+      pieces.back().pin = pins_.pin(segment.id);
+    }
+  }
+  if (pieces.empty()) co_return;
+  Loop& caller = Loop::current();
+  if (&caller != &home_) co_await home_.schedule();
+  reader_->read_ahead(std::move(pieces));
+  if (&caller != &home_) co_await caller.schedule();
+}
+
+/// Puts into the cache what a client asked for, and what of its frame is next to it in the volume
+/// too, as far as the volume still has it there.
+void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
+  if (!cache_) return;
+  const uint64_t frame_first = uint64_t{frame} * kFrameBlocks;
+  // Of the block at position p in this row the volume's number is p + blocks.first - location.
+  const uint64_t position = piece.location.position;
+  const uint64_t first =
+      piece.blocks.first + frame_first < position ? position - piece.blocks.first : frame_first;
+  const uint64_t from = piece.blocks.first + first - position;
+  const uint64_t until =
+      std::min(blocks(), piece.blocks.first + frame_first + plain.size() / kBlockBytes - position);
+  std::vector<MappedRun> runs;
+  {
+    const MutexLock lock(mutex_);
+    if (slots_[piece.location.slot].id != piece.id || from >= until) return;
+    runs = map_->find(BlockRange(from, until - from));
+  }
+  for (const MappedRun& run : runs) {
+    const bool in_row = run.location.slot == piece.location.slot &&
+                        run.location.position + piece.blocks.first == position + run.blocks.first;
+    if (!in_row) continue;
+    const uint64_t at = run.location.position - frame_first;
+    cache_->add(piece.id, run.location.position,
+                plain.subspan(at * kBlockBytes, run.blocks.count * kBlockBytes));
+  }
 }
 
 Task<Result<Volume::Slot>> Volume::fetch_slot(ObjectId id) {
-  const std::string name = data_name(options_.name, id);
-  objects::Part part = objects::Part::tail(limits::kObjectTailBytes);
-  while (true) {
-    USBD_CO_TRY(const objects::Fetched fetched, co_await parts_.store.get(name, part, {}));
-    if (fetched.data.size() > fetched.object_size) {
-      co_return Error(Errc::kIo, name + ": more bytes than the object has");
-    }
-    Result<Tail> tail = parse_tail(seal(), id, fetched.data, fetched.object_size);
-    if (!tail) co_return Error(tail.error().code(), name + ": " + tail.error().context());
-    if (tail->directory) {
-      co_return Slot{.id = id,
-                     .bytes = fetched.object_size,
-                     .directory = std::make_shared<const Directory>(*std::move(tail->directory))};
-    }
-    part = objects::Part::range(tail->missing.offset, tail->missing.length);
+  Result<ObjectReader::FetchedDirectory> fetched = co_await reader_->fetch_directory(id);
+  if (!fetched && fetched.error().is(Errc::kNotFound)) {
+    // That is damage of the volume, and not that there is none.
+    co_return Error(Errc::kIo, data_name(options_.name, id) +
+                                   ": the volume needs this object, but the store has it no more");
   }
-}
-
-Task<Result<std::shared_ptr<const Directory>>> Volume::directory_of(uint32_t slot) {
-  ObjectId id;
-  {
-    const MutexLock lock(mutex_);
-    slots_[slot].used = ++uses_;
-    if (slots_[slot].directory) co_return slots_[slot].directory;
-    id = slots_[slot].id;
-  }
-  USBD_CO_TRY(const Slot fetched, co_await fetch_slot(id));
-  const MutexLock lock(mutex_);
-  slots_[slot].directory = fetched.directory;
-  co_return fetched.directory;
-}
-
-Task<Result<void>> Volume::read_object(BlockRange blocks, Location location, MutableBytes out) {
-  Loop& caller = Loop::current();
-  co_await home_.schedule();
-  Result<void> result = co_await read_object_here(blocks, location, out);
-  co_await caller.schedule();
-  co_return result;
-}
-
-Task<Result<void>> Volume::read_object_here(BlockRange blocks, Location location,
-                                            MutableBytes out) {
-  USBD_CO_TRY(const std::shared_ptr<const Directory> directory,
-              co_await directory_of(location.slot));
-  const std::vector<FrameInfo>& frames = directory->frames();
-  const std::string name = data_name(options_.name, directory->header().id);
-  const Position first{location.position};
-  const Position last{location.position + static_cast<uint32_t>(blocks.count) - 1};
-  if (last.frame() >= frames.size()) co_return Error(Errc::kIo, name + ": has no such frame");
-  const uint64_t start = frames[first.frame()].offset;
-  const ByteRange range(start, frames[last.frame()].range().end() - start);
-  const objects::Part part = objects::Part::range(range.offset, range.length);
-  USBD_CO_TRY(const objects::Fetched fetched, co_await parts_.store.get(name, part, {}));
-  if (fetched.data.size() != range.length) co_return Error(Errc::kIo, name + ": is cut short");
-  std::vector<std::byte> plain;
-  for (uint32_t frame = first.frame(); frame <= last.frame(); ++frame) {
-    const FrameInfo& info = frames[frame];
-    plain.resize(info.logical);
-    const Bytes stored = Bytes(fetched.data).subspan(info.offset - start, info.stored);
-    const Result<void> opened = directory->open_frame(frame, stored, plain);
-    if (!opened) co_return Error(Errc::kIo, name + ": " + opened.error().message());
-    const uint32_t from = frame == first.frame() ? first.block() : 0;
-    const uint32_t to = frame == last.frame() ? last.block() + 1 : kFrameBlocks;
-    if (to * kBlockBytes > plain.size()) co_return Error(Errc::kIo, name + ": has no such block");
-    const uint64_t at = uint64_t{frame} * kFrameBlocks + from - location.position;
-    std::memcpy(out.data() + at * kBlockBytes, plain.data() + from * kBlockBytes,
-                (to - from) * kBlockBytes);
-  }
-  co_return Result<void>();
+  if (!fetched) co_return fetched.error();
+  co_return Slot{
+      .id = id, .bytes = fetched->object_bytes, .directory = std::move(fetched->directory)};
 }
 
 std::vector<std::pair<BlockRange, bool>> Volume::data_runs(BlockRange range) {

@@ -152,6 +152,8 @@ VolumeState Volume::state() {
   state.journal_bytes_used = journal_ ? journal_->bytes_used() : 0;
   const std::optional<Error> failure = journal_ ? journal_->failure() : std::nullopt;
   if (failure) state.journal_failure = failure->message();
+  state.fetched = reader_->stats();
+  if (cache_) state.cache = cache_->stats();
   const MutexLock lock(mutex_);
   state.last_number = next_number_ - 1;
   for (const std::shared_ptr<Batch>& batch : batches_) {

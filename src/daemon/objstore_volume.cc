@@ -157,6 +157,7 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
   options.timeout = asked.timeout;
   options.takeover = asked.takeover;
   options.read_only = settings.read_only;
+  options.space.clean.target = asked.gc_target;
   return options;
 }
 

@@ -28,6 +28,10 @@ struct TwoWritersResult {
   uint64_t flushes = 0;
   uint64_t refused_flushes = 0;
   bool taken_over = false;
+  /// Of both.
+  uint64_t checkpoints = 0;
+  uint64_t cleaned = 0;
+  uint64_t deleted = 0;
 };
 
 TwoWritersResult run_two_writers(TwoWritersOptions options);

@@ -38,9 +38,12 @@ enum class VolumePhase : uint8_t {
   kUpload,
   kPublish,
   kFetch,
+  kCheckpoint,
+  kClean,
+  kDelete,
   kOther,
 };
-inline constexpr size_t kVolumePhases = 8;
+inline constexpr size_t kVolumePhases = 11;
 const char* volume_phase_name(VolumePhase phase);
 
 struct VolumeHistoryResult {
@@ -53,6 +56,9 @@ struct VolumeHistoryResult {
   uint64_t flushed = 0;
   uint64_t reads = 0;
   uint64_t objects = 0;
+  uint64_t checkpoints = 0;
+  uint64_t cleaned = 0;
+  uint64_t deleted = 0;
   uint64_t store_faults = 0;
   std::array<uint64_t, kVolumePhases> phases{};
 };

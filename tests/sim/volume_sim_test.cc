@@ -35,6 +35,8 @@ uint64_t histories() {
 
 std::string run_many(const char* what, VolumeHistoryOptions options) {
   VolumeHistoryResult sum;
+  uint64_t with_checkpoints = 0;
+  uint64_t with_cleaning = 0;
   for (uint64_t i = 0; i < histories() && sum.broken_promise.empty(); ++i) {
     options.seed = first_seed() + i;
     const VolumeHistoryResult one = run_volume_history(options);
@@ -46,6 +48,11 @@ std::string run_many(const char* what, VolumeHistoryOptions options) {
     sum.flushed += one.flushed;
     sum.reads += one.reads;
     sum.objects += one.objects;
+    sum.checkpoints += one.checkpoints;
+    sum.cleaned += one.cleaned;
+    sum.deleted += one.deleted;
+    with_checkpoints += one.checkpoints > 0 ? 1 : 0;
+    with_cleaning += one.cleaned > 0 ? 1 : 0;
     sum.store_faults += one.store_faults;
     for (size_t p = 0; p < kVolumePhases; ++p) sum.phases[p] += one.phases[p];
   }
@@ -56,6 +63,11 @@ std::string run_many(const char* what, VolumeHistoryOptions options) {
       what, number(first_seed()), number(sum.crashes), number(sum.lost_disks),
       number(sum.takeovers), number(sum.store_faults), number(sum.changes), number(sum.flushed),
       number(sum.reads), number(sum.objects));
+  std::printf(
+      "%llu checkpoints, in %llu histories; %llu objects cleaned, in %llu histories; %llu objects "
+      "deleted\n",
+      number(sum.checkpoints), number(with_checkpoints), number(sum.cleaned), number(with_cleaning),
+      number(sum.deleted));
   std::printf("crashes while:");
   for (size_t p = 0; p < kVolumePhases; ++p) {
     const double share = sum.crashes == 0 ? 0
@@ -85,14 +97,18 @@ std::string run_many_two_writers(const char* what, TwoWritersOptions options) {
     sum.changes += one.changes;
     sum.flushes += one.flushes;
     sum.refused_flushes += one.refused_flushes;
+    sum.checkpoints += one.checkpoints;
+    sum.cleaned += one.cleaned;
+    sum.deleted += one.deleted;
     takeovers += one.taken_over ? 1 : 0;
   }
   const auto number = [](uint64_t value) { return static_cast<unsigned long long>(value); };
   std::printf(
       "%s: seeds from %llu; %llu takeovers, %llu changes and %llu flushes of the loser, %llu "
-      "refused\n",
+      "refused; %llu checkpoints, %llu objects cleaned, %llu deleted\n",
       what, number(first_seed()), number(takeovers), number(sum.changes), number(sum.flushes),
-      number(sum.refused_flushes));
+      number(sum.refused_flushes), number(sum.checkpoints), number(sum.cleaned),
+      number(sum.deleted));
   return sum.broken_promise;
 }
 
@@ -166,6 +182,16 @@ INSTANTIATE_TEST_SUITE_P(
                                .name = "journal forgets before it is published"},
                     BrokenRule{.rule = VolumeRule::kChoosesItsOwnJournal,
                                .name = "another epoch's journal"},
+                    BrokenRule{.rule = VolumeRule::kCoversItsMoment,
+                               .name = "checkpoint covers more than its moment"},
+                    BrokenRule{.rule = VolumeRule::kNamesBeforeItRemoves,
+                               .name = "checkpoint's objects removed before the head"},
+                    BrokenRule{.rule = VolumeRule::kListsBeforeItDeletes,
+                               .name = "data object deleted before checkpoints say so"},
+                    BrokenRule{.rule = VolumeRule::kWaitsForReaders,
+                               .name = "data object deleted under a read"},
+                    BrokenRule{.rule = VolumeRule::kAppliesWhereSourceStill,
+                               .name = "moved blocks replace newer ones"},
                     BrokenRule{.rule = {},
                                .name = "journal says synced without fdatasync",
                                .journal_rule = journal::Rule::kSyncsBeforeItSaysSo}));

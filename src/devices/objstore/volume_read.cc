@@ -34,14 +34,50 @@ std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
     gaps = std::move(left);
   }
   for (const BlockRange& gap : gaps) {
-    for (const MappedRun& run : map_->find(gap)) {
-      segments.emplace_back(run.blocks).location = run.location;
+    for (const MappedRun& run : live_->map().find(gap)) {
+      Segment& segment = segments.emplace_back(run.blocks);
+      segment.location = run.location;
+      if (run.location.slot != 0) segment.object = live_->table().facts(run.location.slot)->id;
     }
   }
   return segments;
 }
 
+/// As long as it is there, nothing that the map points at now is deleted.
+struct Volume::ReadPin {
+  explicit ReadPin(Volume& of) : volume(of) {
+    if (volume.options_.read_only) return;  // deletes nothing
+    const MutexLock lock(volume.mutex_);
+    generation = volume.live_->begin_read();
+  }
+  ReadPin(const ReadPin&) = delete;
+  ReadPin& operator=(const ReadPin&) = delete;
+  ~ReadPin() {
+    if (volume.options_.read_only) return;
+    const MutexLock lock(volume.mutex_);
+    volume.live_->end_read(generation);
+  }
+
+  Volume& volume;
+  uint64_t generation = 0;
+};
+
 Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
+  Result<void> result = co_await read_once(first_block, data);
+  const auto gone = [&result] { return !result && result.error().is(Errc::kNotFound); };
+  if (!options_.read_only || !gone()) co_return result;
+  // Its owner goes on, and deletes what this image needs after a while.
+  Loop& caller = Loop::current();
+  for (unsigned attempt = 0; attempt < limits::kLooksMax && gone(); ++attempt) {
+    const Result<void> looked = co_await look_again();
+    co_await caller.schedule();
+    if (!looked) co_return looked;
+    result = co_await read_once(first_block, data);
+  }
+  co_return result;
+}
+
+Task<Result<void>> Volume::read_once(uint64_t first_block, MutableBytes data) {
   USBD_ASSERT(data.size() % kBlockBytes == 0);
   const BlockRange range(first_block, data.size() / kBlockBytes);
   USBD_ASSERT(range.end() <= blocks());
@@ -49,6 +85,7 @@ Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
     const MutexLock lock(mutex_);
     if (ended_) co_return *ended_;
   }
+  const ReadPin pin(*this);
   // Nothing here waits for uploads, or is waited for by them.
   for (Segment& segment : resolve(range)) {
     const MutableBytes out = data.subspan((segment.blocks.first - first_block) * kBlockBytes,
@@ -58,7 +95,8 @@ Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
     } else if (segment.location.slot == 0) {
       std::memset(out.data(), 0, out.size());
     } else {
-      USBD_CO_TRY_VOID(co_await read_object(segment.blocks, segment.location, out));
+      const Position position{segment.location.position};
+      USBD_CO_TRY_VOID(co_await read_object(segment.blocks, segment.object, position, out));
     }
   }
   co_return Result<void>();
@@ -75,44 +113,53 @@ Task<Result<Volume::Slot>> Volume::fetch_slot(ObjectId id) {
     Result<Tail> tail = parse_tail(seal(), id, fetched.data, fetched.object_size);
     if (!tail) co_return Error(tail.error().code(), name + ": " + tail.error().context());
     if (tail->directory) {
-      co_return Slot{.id = id,
-                     .bytes = fetched.object_size,
+      co_return Slot{.bytes = fetched.object_size,
                      .directory = std::make_shared<const Directory>(*std::move(tail->directory))};
     }
     part = objects::Part::range(tail->missing.offset, tail->missing.length);
   }
 }
 
-Task<Result<std::shared_ptr<const Directory>>> Volume::directory_of(uint32_t slot) {
-  ObjectId id;
+Task<Result<std::shared_ptr<const Directory>>> Volume::directory_of(ObjectId id) {
   {
     const MutexLock lock(mutex_);
-    slots_[slot].used = ++uses_;
-    if (slots_[slot].directory) co_return slots_[slot].directory;
-    id = slots_[slot].id;
+    const auto found = directories_.find(id);
+    if (found != directories_.end()) {
+      found->second.used = ++uses_;
+      co_return found->second.directory;
+    }
   }
   USBD_CO_TRY(const Slot fetched, co_await fetch_slot(id));
   const MutexLock lock(mutex_);
-  slots_[slot].directory = fetched.directory;
+  keep_directory(id, fetched);
   co_return fetched.directory;
 }
 
-Task<Result<void>> Volume::read_object(BlockRange blocks, Location location, MutableBytes out) {
+void Volume::keep_directory(const ObjectId& id, Slot slot) {
+  slot.used = ++uses_;
+  directories_.insert_or_assign(id, std::move(slot));
+  if (directories_.size() <= limits::kDirectoriesMax) return;
+  const auto oldest = std::ranges::min_element(directories_, {},
+                                               [](const auto& entry) { return entry.second.used; });
+  directories_.erase(oldest);
+}
+
+Task<Result<void>> Volume::read_object(BlockRange blocks, ObjectId id, Position position,
+                                       MutableBytes out) {
   Loop& caller = Loop::current();
   co_await home_.schedule();
-  Result<void> result = co_await read_object_here(blocks, location, out);
+  Result<void> result = co_await read_object_here(blocks, id, position, out);
   co_await caller.schedule();
   co_return result;
 }
 
-Task<Result<void>> Volume::read_object_here(BlockRange blocks, Location location,
+Task<Result<void>> Volume::read_object_here(BlockRange blocks, ObjectId id, Position position,
                                             MutableBytes out) {
-  USBD_CO_TRY(const std::shared_ptr<const Directory> directory,
-              co_await directory_of(location.slot));
+  USBD_CO_TRY(const std::shared_ptr<const Directory> directory, co_await directory_of(id));
   const std::vector<FrameInfo>& frames = directory->frames();
-  const std::string name = data_name(options_.name, directory->header().id);
-  const Position first{location.position};
-  const Position last{location.position + static_cast<uint32_t>(blocks.count) - 1};
+  const std::string name = data_name(options_.name, id);
+  const Position first = position;
+  const Position last{position.value + static_cast<uint32_t>(blocks.count) - 1};
   if (last.frame() >= frames.size()) co_return Error(Errc::kIo, name + ": has no such frame");
   const uint64_t start = frames[first.frame()].offset;
   const ByteRange range(start, frames[last.frame()].range().end() - start);
@@ -129,7 +176,7 @@ Task<Result<void>> Volume::read_object_here(BlockRange blocks, Location location
     const uint32_t from = frame == first.frame() ? first.block() : 0;
     const uint32_t to = frame == last.frame() ? last.block() + 1 : kFrameBlocks;
     if (to * kBlockBytes > plain.size()) co_return Error(Errc::kIo, name + ": has no such block");
-    const uint64_t at = uint64_t{frame} * kFrameBlocks + from - location.position;
+    const uint64_t at = uint64_t{frame} * kFrameBlocks + from - position.value;
     std::memcpy(out.data() + at * kBlockBytes, plain.data() + from * kBlockBytes,
                 (to - from) * kBlockBytes);
   }

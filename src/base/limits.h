@@ -349,6 +349,56 @@ inline constexpr unsigned kCtlStoreAttempts = 5;
 /// Names that are shown of what was found in place of a volume.
 inline constexpr size_t kForeignNamesShown = 3;
 
+// Checkpoints and garbage collection of a volume in an object store.
+/// A checkpoint is due after so many log objects, or when their directories are so large, since
+/// opening reads them all; or when so much data was written and the checkpoint costs at most the
+/// given part of it.
+inline constexpr uint64_t kReplayObjects = 1024;
+inline constexpr uint64_t kReplayDirectoryBytes = 64U << 20;
+inline constexpr uint64_t kCheckpointDataBytes = 256U << 20;
+inline constexpr uint64_t kCheckpointCostPart = 20;
+/// Epochs in the head after which a checkpoint is due, whatever was written.
+inline constexpr size_t kEpochsBeforeCheckpoint = 16;
+/// The pause after a checkpoint that failed: at first, and at most.
+inline constexpr auto kCheckpointRetryMin = 1s;
+inline constexpr auto kCheckpointRetryMax = 60s;
+/// How long what nobody needs any more is kept for those who only read.
+inline constexpr auto kDeleteAfter = 60s;
+/// Names of objects that are no part of the volume any more and wait to be removed.
+inline constexpr size_t kGarbageMax = 100'000;
+/// Deletions at once, and the pause after one that failed.
+inline constexpr size_t kDeletesAtOnce = 8;
+inline constexpr auto kDeleteRetry = 10s;
+/// How often it is looked whether something of this is due while nothing else happens.
+inline constexpr auto kUpkeepMin = 50ms;
+inline constexpr auto kUpkeepMax = 5s;
+/// Attempts of who only reads to find an image whose objects are all there.
+inline constexpr unsigned kLooksMax = 5;
+/// Between two pages of a listing while objects that were left behind are looked for, and the bytes
+/// of an object that say what it is.
+inline constexpr auto kSweepPause = 1s;
+inline constexpr uint64_t kSweepHeaderBytes = 128;
+/// Live bytes that one object of garbage collection takes, and the dead bytes worth beginning for.
+inline constexpr uint64_t kCleanBytes = 32U << 20;
+inline constexpr uint64_t kCleanWasteMin = 16U << 20;
+/// Smaller objects are merged when there are so many.
+inline constexpr uint64_t kSmallObjectBytes = 1U << 20;
+inline constexpr uint32_t kSmallObjects = 64;
+/// Objects that one round cleans or merges, at most.
+inline constexpr size_t kVictimsMax = 1024;
+/// Bytes of one request of garbage collection, and of what is read along between two live frames.
+inline constexpr uint64_t kCleanReadBytes = 4U << 20;
+inline constexpr uint64_t kCleanReadGap = 128U << 10;
+/// Slots looked at, and extents looked up, before others have their turn.
+inline constexpr uint32_t kCleanTurn = 4096;
+/// Attempts to store an object of garbage collection.
+inline constexpr unsigned kCleanAttempts = 10;
+/// The pause when there was nothing to clean after all, or it went wrong.
+inline constexpr auto kCleanRetry = 60s;
+/// Garbage collection works at its own pace, without pauses, once the volume takes so many times
+/// what it should.
+inline constexpr double kCleanHurry = 1.25;
+
 // Object stores.
 /// Bytes that a store in a directory moves before it looks whether the call is still wanted.
 inline constexpr size_t kStorePieceBytes = 1U << 20;

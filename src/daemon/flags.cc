@@ -297,6 +297,14 @@ uint64_t FlagValues::count(std::string_view name) const {
   return number;
 }
 
+double FlagValues::ratio(std::string_view name) const {
+  const std::string& value = text(name);
+  double number = 0;
+  const auto [at, error] = std::from_chars(value.data(), value.data() + value.size(), number);
+  USBD_ASSERT(error == std::errc());
+  return number;
+}
+
 uint64_t FlagValues::size(std::string_view name) const {
   return count(name);
 }

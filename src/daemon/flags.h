@@ -99,6 +99,7 @@ class FlagValues {
   [[nodiscard]] std::chrono::nanoseconds duration(std::string_view name) const;
   /// kCount, and kChoice whose names are numbers.
   [[nodiscard]] uint64_t count(std::string_view name) const;
+  [[nodiscard]] double ratio(std::string_view name) const;
 
  private:
   struct Entry {

@@ -154,6 +154,7 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
                         : head                ? head->size
                                               : options.size;
   options.keeps_cache = asked.keeps_cache;
+  options.space.clean.target = asked.gc_target;
   return options;
 }
 

@@ -38,6 +38,7 @@ ObjstoreSettings objstore_settings(const FlagValues& values) {
   objstore.cipher_given = values.given("objstore-aesmode");
   objstore.codec = values.text("objstore-compress");
   objstore.object_bytes = values.size("objstore-objsize");
+  objstore.gc_target = values.ratio("objstore-gctarget");
   objstore.journal_bytes = values.size("objstore-journalsize");
   objstore.flush_every = values.duration("objstore-flushevery");
   objstore.dirty_age_max = values.duration("objstore-maxdirtyage");
@@ -158,12 +159,10 @@ std::vector<std::string> ignored_flags(const FlagValues& values, const std::stri
         fmt::format("-{} has no effect: this build does not take kernel devices over yet", name));
   }
   if (device_type != "objstore") return warnings;
-  for (const char* name : {"objstore-gctarget", "objstore-mapmem"}) {
+  for (const char* name : {"objstore-mapmem"}) {
     if (!values.given(name)) continue;
     warnings.push_back(
-        fmt::format("-{} has no effect: this build has no garbage collection, and keeps the whole "
-                    "map in memory",
-                    name));
+        fmt::format("-{} has no effect: this build keeps the whole map in memory", name));
   }
   return warnings;
 }

@@ -31,6 +31,8 @@ struct ObjstoreSettings {
   bool cipher_given = false;
   std::string codec = "lz4";
   uint64_t object_bytes = 64U << 20;
+  /// Bytes stored for each live one, above which objects are cleaned.
+  double gc_target = 1.40;
   /// 0: by the volume's size.
   uint64_t journal_bytes = 0;
   std::chrono::nanoseconds flush_every = std::chrono::seconds(10);

@@ -152,7 +152,8 @@ def test_what_does_not_fit_the_volume_is_refused_and_changes_nothing():
 
 def test_flags_without_effect_are_said():
     with daemon(*store("-objstore-gctarget=1.3", "-objstore-mapmem=1GiB")) as one:
-        for flag in ("gctarget", "mapmem"):
+        assert "gctarget has no effect" not in one.log(), one.log()
+        for flag in ("mapmem",):
             assert f"-objstore-{flag} has no effect" in one.log(), one.log()
         stopped(one)
 
@@ -214,16 +215,6 @@ def test_a_second_daemon_is_refused_and_a_takeover_ends_the_first():
 
 
 def kills(rounds, lose_disk, rng):
-    """A volume can be opened so many times only, as long as there are no checkpoints."""
-    openings_max = 50
-    while rounds > 0:
-        kill_rounds(min(rounds, openings_max), lose_disk, rng)
-        rounds -= openings_max
-        for folder in ("store", "d"):
-            shutil.rmtree(folder)
-
-
-def kill_rounds(rounds, lose_disk, rng):
     blocks = 4096
     model = Model(blocks)
     lost = 0

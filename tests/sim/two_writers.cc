@@ -18,6 +18,7 @@
 #include "sim/image_model.h"
 #include "sim/sim_disk.h"
 #include "sim/sim_store.h"
+#include "sim/space_rules.h"
 #include "sim/toy_sealer.h"
 
 namespace usbd::sim {
@@ -71,6 +72,7 @@ class TwoWriters {
     options.journal_bytes = 64 * journal::kBlock;
     options.journal_payload_max = kWriteBlocksMax;
     options.takeover = takeover;
+    options.space = draw_space_rules(rng_);
     options.broken_rule = options_.broken_rule;
     const objstore::VolumeParts parts{
         .store = client, .folder = &folder, .rng = rng_, .journal_sealer = toy_sealer};
@@ -105,6 +107,7 @@ class TwoWriters {
     stop.request_stop();
     static_cast<void>(
         co_await (*loser)->close(stop.get_token()));  // it has nothing to say any more
+    count(**loser);
     // What the loser had asked for lands, if it ever does.
     co_await loop_.sleep_for(20'000 * kMilli);
     co_await check_again();
@@ -136,6 +139,14 @@ class TwoWriters {
     fenced_seen_ = true;
     const Result<void> closed = co_await (*winner)->close(std::stop_token());
     if (!closed) broken("the winner cannot close: " + closed.error().message());
+    count(**winner);
+  }
+
+  void count(Volume& volume) {
+    const objstore::VolumeState state = volume.state();
+    result_.checkpoints += state.checkpoints_made;
+    result_.cleaned += state.objects_cleaned;
+    result_.deleted += state.objects_deleted;
   }
 
   void promised_too_much() {

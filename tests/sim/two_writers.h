@@ -31,6 +31,10 @@ struct TwoWritersResult {
   /// Journals that the loser kept, with flushed changes that the winner has not; and how many.
   uint64_t kept_journals = 0;
   uint64_t exported = 0;
+  /// Of both.
+  uint64_t checkpoints = 0;
+  uint64_t cleaned = 0;
+  uint64_t deleted = 0;
 };
 
 TwoWritersResult run_two_writers(TwoWritersOptions options);

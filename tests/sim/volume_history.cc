@@ -6,6 +6,7 @@
 #include "sim/volume_history.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -16,6 +17,7 @@
 #include "sim/image_model.h"
 #include "sim/sim_disk.h"
 #include "sim/sim_store.h"
+#include "sim/space_rules.h"
 #include "sim/toy_sealer.h"
 
 namespace usbd::sim {
@@ -128,6 +130,14 @@ class VolumeHistory {
   void plan_life() {
     const bool soon = rng_.one_in(4);
     crash_in_ = rng_.one_in(6) ? 0 : rng_.between(1, soon ? 20 : 500);
+    aim_.reset();
+    if (crash_in_ > 0 && rng_.one_in(4)) {
+      // At one of the rarer moments.
+      constexpr VolumePhase kRare[] = {VolumePhase::kCheckpoint, VolumePhase::kClean,
+                                       VolumePhase::kDelete, VolumePhase::kPublish};
+      aim_ = kRare[rng_.below(std::size(kRare))];
+      crash_in_ = rng_.between(1, 12);
+    }
     power_ = rng_.one_in(2);
     only_when_open_ = !rng_.one_in(4);
     lose_disk_ = options_.loses_disks && rng_.one_in(6);
@@ -137,6 +147,7 @@ class VolumeHistory {
 
   void at_event(VolumePhase phase) {
     if (crash_in_ == 0 || (only_when_open_ && !open_)) return;
+    if (aim_ && phase != *aim_) return;
     if (--crash_in_ > 0) return;
     ++result_.crashes;
     ++result_.phases[static_cast<size_t>(open_ ? phase : VolumePhase::kOpening)];
@@ -169,7 +180,10 @@ class VolumeHistory {
   }
   static VolumePhase phase_of(const StoreEvent& event) {
     if (event.op == StoreOp::kGet) return VolumePhase::kFetch;
+    if (event.op == StoreOp::kRemove) return VolumePhase::kDelete;
     if (event.op != StoreOp::kPut) return VolumePhase::kOther;
+    if (event.name.starts_with("vol/m/")) return VolumePhase::kCheckpoint;
+    if (event.name.starts_with("vol/g/")) return VolumePhase::kClean;
     return event.name.ends_with("/head") ? VolumePhase::kPublish : VolumePhase::kUpload;
   }
 
@@ -192,10 +206,14 @@ class VolumeHistory {
     options.cache_bytes = rng_.one_in(8) ? 0 : rng_.between(1, kVolumeBlocks) * kBlockBytes;
     options.keeps_cache = keeps_cache_;
     options.takeover = takeover_;
+    options.space = draw_space_rules(rng_);
     options.broken_rule = options_.broken_rule;
     options.broken_journal_rule = options_.broken_journal_rule;
     return options;
   }
+
+  /// Whether the error is one of the simulated store's, not damage that is called the same.
+  static bool was_injected(const Error& error) { return error.message().contains("injected"); }
 
   /// Always true: the history may go on.
   Task<bool> live() {
@@ -379,6 +397,10 @@ class VolumeHistory {
     result_.cache_damaged += volume_->state().cache.damaged;
     const Result<void> closed = co_await volume_->close(stop.get_token());
     if (closed && !dead_) flushed_ = published_ = last_;
+    const objstore::VolumeState state = volume_->state();
+    result_.checkpoints += state.checkpoints_made;
+    result_.cleaned += state.objects_cleaned;
+    result_.deleted += state.objects_deleted;
     volume_.reset();
     crash_in_ = 0;
     // Its disk is gone: then only what was published is sure.
@@ -432,15 +454,24 @@ class VolumeHistory {
 
   Task<Result<void>> read_patiently(uint64_t block, MutableBytes out) {
     const unsigned attempts_max = may_be_refused() ? 10 : 200;
-    for (unsigned attempts = 0;;) {
-      const Result<void> read = co_await volume_->read(block, out);
-      if (read || dead_ || !objects::is_transient(read.error())) co_return read;
-      if (loop_.now() < store_.away_until()) {
+    // In pieces: one request of the store in some fails, and a read may need many.
+    for (unsigned attempts = 0; !out.empty();) {
+      const MutableBytes piece = out.first(std::min(out.size(), 2 * kBlockBytes));
+      const Result<void> read = co_await volume_->read(block, piece);
+      if (dead_) co_return read;
+      if (read) {
+        out = out.subspan(piece.size());
+        block += piece.size() / kBlockBytes;
+        attempts = 0;
+      } else if (!objects::is_transient(read.error())) {
+        co_return read;
+      } else if (loop_.now() < store_.away_until()) {
         co_await loop_.sleep_for(kSecond);
       } else if (++attempts == attempts_max) {
         co_return read;
       }
     }
+    co_return Result<void>();
   }
 
   // --- the client
@@ -524,17 +555,25 @@ class VolumeHistory {
   }
 
   Task<void> read_now_and_then() {
-    AlignedBuffer memory(kWriteBlocksMax * kBlockBytes);
+    AlignedBuffer memory(kVolumeBlocks * kBlockBytes);
     while (!over()) {
       co_await pause();
       if (over()) co_return;
-      const uint64_t count = rng_.between(1, kWriteBlocksMax);
+      // Now and then all of it by one read, which takes long.
+      const bool all = rng_.one_in(4);
+      const uint64_t count = all ? kVolumeBlocks : rng_.between(1, kWriteBlocksMax);
       const uint64_t block = rng_.below(kVolumeBlocks - count + 1);
       const uint64_t before = last_;
       if (rng_.one_in(4)) rot_cache();
       const MutableBytes out = memory.bytes().first(count * kBlockBytes);
-      const Result<void> read = co_await read_patiently(block, out);
+      Result<void> read;
+      if (all) {
+        read = co_await volume_->read(block, out);
+      } else {
+        read = co_await read_patiently(block, out);
+      }
       if (dead_) co_return;
+      if (!read && all && was_injected(read.error())) continue;
       if (!read) {
         if (!may_be_refused()) broken("a read failed: " + read.error().message());
         continue;
@@ -576,6 +615,8 @@ class VolumeHistory {
   /// By host: its journal has rotted; a call failed while it was in use.
   std::array<bool, 2> rotten_{};
   std::array<bool, 2> harmed_{};
+  /// Only events of this phase count.
+  std::optional<VolumePhase> aim_;
   bool power_ = false;
   bool only_when_open_ = false;
   bool dead_ = false;
@@ -590,8 +631,8 @@ class VolumeHistory {
 
 const char* volume_phase_name(VolumePhase phase) {
   constexpr std::array<const char*, kVolumePhases> kNames = {
-      "opening", "journal write", "journal sync", "superblock",
-      "upload",  "publish",       "fetch",        "other"};
+      "opening", "journal write", "journal sync", "superblock", "upload", "publish",
+      "fetch",   "checkpoint",    "clean",        "delete",     "other"};
   return kNames[static_cast<size_t>(phase)];
 }
 

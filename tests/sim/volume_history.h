@@ -47,9 +47,12 @@ enum class VolumePhase : uint8_t {
   kUpload,
   kPublish,
   kFetch,
+  kCheckpoint,
+  kClean,
+  kDelete,
   kOther,
 };
-inline constexpr size_t kVolumePhases = 8;
+inline constexpr size_t kVolumePhases = 11;
 const char* volume_phase_name(VolumePhase phase);
 
 struct VolumeHistoryResult {
@@ -62,6 +65,12 @@ struct VolumeHistoryResult {
   uint64_t flushed = 0;
   uint64_t reads = 0;
   uint64_t objects = 0;
+  uint64_t checkpoints = 0;
+  uint64_t cleaned = 0;
+  uint64_t deleted = 0;
+  /// Whether there were any: of histories, in a sum.
+  uint64_t with_checkpoints = 0;
+  uint64_t with_cleaning = 0;
   uint64_t store_faults = 0;
   uint64_t slow_calls = 0;
   uint64_t outages = 0;

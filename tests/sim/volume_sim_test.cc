@@ -55,10 +55,18 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
                                         {"blocks refused", &R::blocks_refused},
                                         {"blocks from caches", &R::cache_hits},
                                         {"damaged in caches", &R::cache_damaged},
-                                        {"caches kept", &R::caches_kept}};
+                                        {"caches kept", &R::caches_kept},
+                                        {"checkpoints", &R::checkpoints},
+                                        {"histories with them", &R::with_checkpoints},
+                                        {"objects cleaned", &R::cleaned},
+                                        {"histories with that", &R::with_cleaning},
+                                        {"objects deleted", &R::deleted}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
-    return run_volume_history(options);
+    R result = run_volume_history(options);
+    result.with_checkpoints = result.checkpoints > 0 ? 1 : 0;
+    result.with_cleaning = result.cleaned > 0 ? 1 : 0;
+    return result;
   };
   R sum = run_histories<R>(what, how_many(), counts, one);
   print_kinds("crashes while", sum.phases,
@@ -111,7 +119,9 @@ TwoWritersResult run_many_two_writers(const char* what, TwoWritersOptions option
   const std::vector<Count<R>> counts = {
       {"takeovers", &R::takeovers},         {"changes of the loser", &R::changes},
       {"its flushes", &R::flushes},         {"refused", &R::refused_flushes},
-      {"kept journals", &R::kept_journals}, {"flushed changes only there", &R::exported}};
+      {"kept journals", &R::kept_journals}, {"flushed changes only there", &R::exported},
+      {"checkpoints", &R::checkpoints},     {"objects cleaned", &R::cleaned},
+      {"objects deleted", &R::deleted}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
     return run_two_writers(options);
@@ -188,6 +198,16 @@ INSTANTIATE_TEST_SUITE_P(
                                .name = "another epoch's journal"},
                     BrokenRule{.rule = VolumeRule::kProvesWhatItKept,
                                .name = "cache believed without its seal"},
+                    BrokenRule{.rule = VolumeRule::kCoversItsMoment,
+                               .name = "checkpoint covers more than its moment"},
+                    BrokenRule{.rule = VolumeRule::kNamesBeforeItRemoves,
+                               .name = "checkpoint's objects removed before the head"},
+                    BrokenRule{.rule = VolumeRule::kListsBeforeItDeletes,
+                               .name = "data object deleted before checkpoints say so"},
+                    BrokenRule{.rule = VolumeRule::kWaitsForReaders,
+                               .name = "data object deleted under a read"},
+                    BrokenRule{.rule = VolumeRule::kAppliesWhereSourceStill,
+                               .name = "moved blocks replace newer ones"},
                     BrokenRule{.rule = {},
                                .name = "journal says synced without fdatasync",
                                .journal_rule = journal::Rule::kSyncsBeforeItSaysSo},

@@ -378,6 +378,7 @@ void BlockMap::set_in_leaf(BlockRange range, Location location, const Replaced& 
     leaf->set_in_list(span, location, replaced);
   }
   leaf->choose_form();
+  if (leaf->changed == 0) ++changed_leaves_;
   leaf->changed = generation_;
   memory_ += leaf->memory();
 }
@@ -408,6 +409,7 @@ void BlockMap::clear_changed(uint64_t index, uint32_t until) {
   USBD_ASSERT(index < leaves_.size());
   std::unique_ptr<Leaf>& leaf = leaves_[index];
   if (leaf == nullptr || leaf->changed > until) return;
+  if (leaf->changed != 0) --changed_leaves_;
   leaf->changed = 0;
   if (!leaf->empty()) return;
   memory_ -= leaf->memory();
@@ -447,6 +449,7 @@ Result<void> BlockMap::decode_leaf(uint64_t index, Bytes encoded) {
   if (fresh->empty()) fresh = nullptr;
   std::unique_ptr<Leaf>& leaf = leaves_[index];
   if (leaf != nullptr) memory_ -= leaf->memory();
+  if (leaf != nullptr && leaf->changed != 0) --changed_leaves_;
   if (fresh != nullptr) memory_ += fresh->memory();
   leaf = std::move(fresh);
   return {};

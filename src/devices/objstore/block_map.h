@@ -80,6 +80,8 @@ class BlockMap {
   /// Units: bytes of memory.
   [[nodiscard]] uint64_t memory() const { return memory_; }
   [[nodiscard]] uint64_t leaves() const { return leaves_.size(); }
+  /// How many leaves have changed since they were cleared.
+  [[nodiscard]] uint64_t changed_leaves() const { return changed_leaves_; }
   /// Whether leaf `index` has changed since clear_changed(index).
   [[nodiscard]] bool changed(uint64_t index) const;
   /// Ends a generation of changes and returns its number; later changes are of a later one.
@@ -102,6 +104,7 @@ class BlockMap {
 
   uint64_t blocks_;
   uint64_t memory_ = 0;
+  uint64_t changed_leaves_ = 0;
   uint32_t generation_ = 1;
   BeforeChange before_change_;
   std::vector<std::unique_ptr<Leaf>> leaves_;

@@ -142,7 +142,9 @@ class CheckpointWriter::Attempt {
     for (const uint32_t page : map_pages_) {
       const uint64_t first = uint64_t{page} * kPageLeaves;
       const uint64_t end = std::min(first + kPageLeaves, map_.leaves());
-      for (uint64_t leaf = first; leaf < end; ++leaf) map_.clear_changed(leaf, map_generation_);
+      owner_.options_.exclusively([this, first, end] {
+        for (uint64_t leaf = first; leaf < end; ++leaf) map_.clear_changed(leaf, map_generation_);
+      });
     }
     for (const uint32_t page : table_pages_) table_.clear_changed(page, table_generation_);
     owner_.root_ = std::move(next_);

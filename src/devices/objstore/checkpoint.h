@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <stop_token>
@@ -76,6 +77,9 @@ class CheckpointWriter {
     codec::Codec codec = {};
     /// What a new object's pages may add up to. Units: bytes.
     uint32_t object_bytes = limits::kMapObjectBytes;
+    /// Runs what changes the map; for who reads it from other threads. It must run it at once.
+    std::function<void(const std::function<void()>&)> exclusively =
+        [](const std::function<void()>& change) { change(); };
   };
   /// The checkpoint that map and table were read from.
   struct Previous {

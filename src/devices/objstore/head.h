@@ -76,7 +76,7 @@ struct Head {
 };
 
 inline constexpr size_t kHeadBytesMax = 4096;
-/// After so many epochs without a checkpoint the next opening makes one.
+/// With so many epochs in the list nothing is published before a checkpoint is.
 inline constexpr size_t kEpochStartsMax = 64;
 
 /// `key`: the volume's; empty if the cipher is kIdentity. Range: at most kEpochStartsMax epochs.

@@ -27,7 +27,6 @@
 #include "devices/objstore/block_map.h"
 #include "devices/objstore/data_object_reader.h"
 #include "devices/objstore/fetch_budget.h"
-#include "devices/objstore/object_pins.h"
 #include "objects/object_store.h"
 
 namespace usbd::objstore {
@@ -38,8 +37,6 @@ struct ReadPiece {
   /// Where they are; `slot` is only handed on.
   Location location;
   ObjectId id;
-  /// Keeps the object.
-  ObjectPins::Pin pin = {};
   /// Of blocks.count blocks; empty: they are only fetched.
   MutableBytes out = {};
   /// What came of it; empty: `out` holds what was proven.

@@ -11,6 +11,8 @@
 //   may forget it.
 // - The journal that belongs to an epoch is on disk, and says so, before the epoch is taken.
 // - Whoever is not the owner any more acknowledges nothing once it has seen so.
+// - What a checkpoint says is the head's only once all of it is stored; what it does without is
+//   removed only after that. When a data object may go, live_map.h says.
 
 #pragma once
 
@@ -20,24 +22,30 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "async/folder.h"
 #include "async/scope.h"
 #include "async/worker_pool.h"
+#include "base/limits.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "codec/codec.h"
 #include "devices/objstore/block_cache.h"
 #include "devices/objstore/block_map.h"
 #include "devices/objstore/change_index.h"
+#include "devices/objstore/checkpoint.h"
 #include "devices/objstore/data_object_reader.h"
 #include "devices/objstore/head.h"
 #include "devices/objstore/head_keeper.h"
-#include "devices/objstore/object_pins.h"
+#include "devices/objstore/live_map.h"
 #include "devices/objstore/object_reader.h"
 #include "devices/objstore/read_streams.h"
+#include "devices/objstore/victims.h"
 #include "journal/journal.h"
 #include "objects/object_store.h"
 #include "usbd/device.h"
@@ -52,6 +60,28 @@ enum class VolumeRule : uint8_t {
   kChoosesItsOwnJournal,
   kFencesItself,
   kProvesWhatItKept,
+  /// A checkpoint covers the objects up to its moment, not up to when the head names it.
+  kCoversItsMoment,
+  /// What earlier checkpoints need is removed after the head names the new one.
+  kNamesBeforeItRemoves,
+  /// A data object is deleted after two checkpoints say that it is not needed.
+  kListsBeforeItDeletes,
+  /// A data object is deleted after the reads that may want it have ended.
+  kWaitsForReaders,
+  /// Blocks that were moved are mapped to their new place only if nothing was written since.
+  kAppliesWhereSourceStill,
+};
+
+/// When the volume makes checkpoints, and how it cleans up. Tests make all of it smaller.
+struct SpaceRules {
+  uint64_t replay_objects = limits::kReplayObjects;
+  uint64_t replay_directory_bytes = limits::kReplayDirectoryBytes;
+  uint64_t checkpoint_data_bytes = limits::kCheckpointDataBytes;
+  CleanRules clean = {};
+  /// How long what nobody needs any more is kept.
+  Nanos delete_after = limits::kDeleteAfter;
+  /// Objects of dead processes that belong to nothing are looked for after opening.
+  bool sweeps = true;
 };
 
 enum class FlushMode : uint8_t { kLocal, kRemote };
@@ -84,6 +114,7 @@ struct VolumeOptions {
   uint64_t cache_bytes = 0;
   /// They are kept over a proper close.
   bool keeps_cache = false;
+  SpaceRules space = {};
   uint32_t journal_payload_max = journal::kPayloadBlocksMax;
   std::optional<VolumeRule> broken_rule = {};
   std::optional<journal::Rule> broken_journal_rule = {};
@@ -108,7 +139,20 @@ struct VolumeState {
   uint64_t last_number = 0;
   uint64_t unpublished_bytes = 0;
   Nanos unpublished_age{0};
+  /// Data objects that hold something, and their bytes: all, and those of live blocks.
   uint64_t objects = 0;
+  uint64_t stored_bytes = 0;
+  uint64_t live_bytes = 0;
+  /// Objects that hold nothing any more and wait to be deleted.
+  uint64_t objects_to_delete = 0;
+  /// The last checkpoint that the head names; 0: none. Its age counts from the opening at most.
+  uint64_t checkpoint = 0;
+  Nanos checkpoint_age{0};
+  /// What was done since the volume was opened.
+  uint64_t checkpoints_made = 0;
+  uint64_t objects_cleaned = 0;
+  uint64_t bytes_moved = 0;
+  uint64_t objects_deleted = 0;
   uint64_t journal_bytes_used = 0;
   bool fenced = false;
   std::string journal_failure;
@@ -128,9 +172,10 @@ class Volume {
   static Task<Result<std::unique_ptr<Volume>>> open(VolumeParts parts, VolumeOptions options);
   ~Volume();
 
-  [[nodiscard]] uint64_t size() const { return keeper_.head().size; }
+  [[nodiscard]] uint64_t size() const { return size_; }
+  /// Threads: the volume's loop.
   [[nodiscard]] const Head& head() const { return keeper_.head(); }
-  [[nodiscard]] uint64_t blocks() const { return map_->blocks(); }
+  [[nodiscard]] uint64_t blocks() const { return (size_ + kBlockBytes - 1) / kBlockBytes; }
   /// A new volume was made by open().
   [[nodiscard]] bool created() const { return created_; }
 
@@ -144,6 +189,7 @@ class Volume {
   /// Errors: kIo (the journal has failed), kPerm (taken over), kTimedOut (remote mode).
   Task<Result<void>> flush();
   /// Reads whole blocks. Errors: kIo: for these blocks there is no proven data; kPerm: taken over.
+  /// Read-only: what the volume's owner has deleted meanwhile is looked for in a later image.
   Task<Result<void>> read(uint64_t first_block, MutableBytes data);
   /// Whether the blocks hold data, in runs.
   [[nodiscard]] std::vector<std::pair<BlockRange, bool>> data_runs(BlockRange range);
@@ -158,19 +204,37 @@ class Volume {
   void abandon();
 
   [[nodiscard]] VolumeState state();
-  /// Whether a read has taken from the map that data is in this object, and is not done with it.
-  /// Threads: any.
-  [[nodiscard]] bool reading(const ObjectId& id) const { return pins_.reading(id); }
   /// Tests: publishes all that is numbered.
   Task<Result<void>> publish_all() { return wait_published(last_number()); }
 
  private:
   struct Slot {
-    ObjectId id;
     uint64_t bytes = 0;
-    /// Until add_object(), which leaves it to the reader.
     std::shared_ptr<const Directory> directory;
   };
+  struct ReadPin;
+  /// What has changed since the moment of the last checkpoint.
+  struct Since {
+    uint64_t objects = 0;
+    uint64_t directory_bytes = 0;
+    uint64_t data_bytes = 0;
+    /// Of any kind.
+    uint64_t changes = 0;
+  };
+  /// A checkpoint that is stored, and that the head does not name yet.
+  struct ReadyRoot {
+    uint64_t number = 0;
+    RootPointer root;
+    std::vector<std::string> garbage;
+  };
+  /// An object of checkpoints that nobody needs from then on.
+  struct Garbage {
+    std::string name;
+    Nanos not_before{0};
+  };
+  /// What a round of garbage collection moves.
+  struct CleanJob;
+  struct LiveRun;
   struct Waiter;
   struct WriterTurn;
   struct FlushTurn;
@@ -180,9 +244,8 @@ class Volume {
     BlockRange blocks;
     std::optional<journal::Journal::Held> held;
     Location location;
-    /// Of what is in an object.
+    /// Of what is in an object: a slot may change its meaning.
     ObjectId id;
-    ObjectPins::Pin pin;
     /// Of what is read.
     MutableBytes out;
   };
@@ -202,10 +265,6 @@ class Volume {
   Task<Result<void>> make_journal(uint64_t epoch);
   Task<Result<void>> put_aside(const std::string& name);
   Task<Result<void>> take(const HeadKeeper::Found& found);
-  Task<Result<void>> load_map();
-  Task<void> load_directory(uint64_t seq, std::vector<std::optional<Slot>>& slots,
-                            std::optional<Error>& failed);
-  Result<void> add_object(Slot slot, const std::vector<Extent>& extents) USBD_REQUIRES(mutex_);
   Result<void> adopt_replayed();
   void make_reader();
   Task<void> open_cache(const Head& found);
@@ -242,14 +301,68 @@ class Volume {
   void start_publishing();
   Task<void> publish();
   void published(size_t count);
+  /// Lets state() know.
+  void show_head();
   Task<Result<void>> wait_published(uint64_t number);
   void answer_flushers(uint64_t number, const std::optional<Error>& error);
   void expire_flushers();
   void end(const Error& error);
   void fence(const Error& error);
 
+  // volume_checkpoint.cc
+  Task<Result<void>> load_map(LiveMap& live);
+  Task<Result<void>> load_checkpoint(LiveMap& live);
+  Task<void> load_directory(uint64_t seq, std::optional<Slot>& slot, std::optional<Error>& failed);
+  Result<void> add_object(LiveMap& live, const Slot& slot) USBD_REQUIRES(mutex_);
+  /// Read-only: the image as the head says it is now. What was found before may be deleted by now.
+  Task<Result<void>> look_again();
+  [[nodiscard]] bool checkpoint_is_due() USBD_REQUIRES(mutex_);
+  [[nodiscard]] bool checkpoint_is_cheap() USBD_REQUIRES(mutex_);
+  void start_checkpoint();
+  Task<void> checkpoint();
+  void name_root(const ReadyRoot& ready, Head& head) const;
+  void root_named();
+  /// Whether there may be something to do here later, without anything else happening.
+  [[nodiscard]] bool has_upkeep() USBD_REQUIRES(mutex_);
+
+  // volume_clean.cc
+  [[nodiscard]] bool cleaning_is_due() USBD_REQUIRES(mutex_);
+  void start_cleaning();
+  Task<void> clean();
+  Task<Result<bool>> clean_once();
+  Task<std::vector<Victim>> choose_victims();
+  Task<Result<std::vector<std::byte>>> seal_moved(CleanJob& job);
+  Task<Result<void>> store_moved(const CleanJob& job, Bytes bytes);
+  Result<void> apply_moved(const CleanJob& job, Bytes bytes);
+  [[nodiscard]] bool cleaning_is_over();
+
+  // volume_clean_read.cc
+  Task<Result<void>> collect(CleanJob& job);
+  Task<Result<void>> collect_from(CleanJob& job, Victim victim);
+  Task<Result<void>> fetch_live(CleanJob& job);
+  Task<Result<size_t>> fetch_part(CleanJob& job, std::shared_ptr<const Directory> directory,
+                                  std::span<const LiveRun> runs);
+
+  // volume_delete.cc
+  [[nodiscard]] LiveMap::Named named_checkpoints();
+  void start_deleting();
+  Task<void> delete_unneeded();
+  Task<bool> delete_some();
+  Task<void> delete_object(LiveMap::Emptied emptied, bool& failed);
+  void add_garbage(std::string name);
+  Task<void> remove_garbage(Garbage garbage, bool& failed);
+  [[nodiscard]] bool deleting_is_over();
+
+  // volume_sweep.cc
+  struct Needed;
+  Task<void> sweep();
+  Task<void> sweep_kind(const Needed& needed, std::string prefix);
+  [[nodiscard]] bool is_needed(const Needed& needed, std::string_view name);
+  Task<bool> is_ours(std::string name);
+
   // volume_read.cc
   std::vector<Segment> resolve(BlockRange range);
+  Task<Result<void>> read_once(uint64_t first_block, MutableBytes data);
   std::vector<Segment> resolve_into(BlockRange range, MutableBytes data);
   Task<void> read_local(Segment& segment, std::vector<ReadPiece>& missing,
                         std::optional<Error>& failed);
@@ -258,7 +371,10 @@ class Volume {
   Task<Result<void>> read_again(const ReadPiece& piece);
   Task<void> read_ahead(BlockRange ahead);
   void admit(const ReadPiece& piece, uint32_t frame, Bytes plain);
+  /// Errors: kNotFound; as ObjectReader::fetch_directory().
   Task<Result<Slot>> fetch_slot(ObjectId id);
+  /// That an object is not there is damage of the volume, and not that there is no volume.
+  static Result<void> damage_if_gone(Result<void> result);
 
   VolumeParts parts_;
   const VolumeOptions options_;
@@ -269,7 +385,6 @@ class Volume {
   bool created_ = false;
   std::vector<std::pair<journal::Entry, journal::Place>> replayed_;
 
-  mutable ObjectPins pins_;
   /// Set once, while opening; no cache: null.
   std::unique_ptr<ObjectReader> reader_;
   std::unique_ptr<BlockCache> cache_;
@@ -279,19 +394,53 @@ class Volume {
   unsigned uploads_ = 0;
   bool publishing_ = false;
   bool contacting_ = false;
+  /// close() makes the last change of the head.
+  bool head_is_final_ = false;
   Nanos last_publish_{0};
+  uint64_t size_ = 0;
+  /// Read-only: somebody is in look_again(), and how often it has been done.
+  bool looking_ = false;
+  uint64_t looks_ = 0;
+
+  // Checkpoints and cleaning up; the home loop's.
+  std::unique_ptr<CheckpointWriter> checkpoints_;
+  bool checkpointing_ = false;
+  /// The last one that is tried before the volume closes has been.
+  bool checkpointed_at_close_ = false;
+  Nanos checkpoint_not_before_{0};
+  Nanos checkpoint_pause_ = limits::kCheckpointRetryMin;
+  std::optional<ReadyRoot> ready_root_;
+  /// Checkpoints that the head names since less than delete_after, and since when.
+  std::deque<std::pair<uint64_t, Nanos>> recently_named_;
+  LiveMap::Named named_;
+  Nanos named_at_{0};
+  std::deque<Garbage> garbage_;
+  bool deleting_ = false;
+  Nanos delete_not_before_{0};
+  bool cleaning_ = false;
+  Nanos clean_not_before_{0};
+  uint64_t next_moved_id_ = 1;
+  /// Log objects since victims were last looked for.
+  uint64_t objects_since_choice_ = 0;
+  /// Objects that could not be read: not tried again.
+  std::set<ObjectId> shunned_;
 
   Mutex mutex_;
-  /// The pointer is set once, while opening.
-  std::unique_ptr<BlockMap> map_;
-  /// By slot; the first is not used.
-  std::vector<Slot> slots_ USBD_GUARDED_BY(mutex_);
+  /// What it points at is changed by the home loop only, and only under the lock: so the home loop
+  /// reads without it, others with it. The pointer is set while opening; read-only, each time that
+  /// the head is looked at again.
+  std::unique_ptr<LiveMap> live_;
+  Since since_ USBD_GUARDED_BY(mutex_);
+  /// What state() says of head and of the work done; the age of the checkpoint is its time here.
+  VolumeState counted_ USBD_GUARDED_BY(mutex_);
   ReadStreams streams_ USBD_GUARDED_BY(mutex_);
   uint64_t next_number_ USBD_GUARDED_BY(mutex_) = 1;
   /// In order; the last may be open. Those that are published are not here.
   std::deque<std::shared_ptr<Batch>> batches_ USBD_GUARDED_BY(mutex_);
   uint64_t next_seq_ USBD_GUARDED_BY(mutex_) = 1;
   uint64_t published_number_ USBD_GUARDED_BY(mutex_) = 0;
+  /// The last log object that the map knows of.
+  uint64_t published_seq_ USBD_GUARDED_BY(mutex_) = 0;
   /// Somebody waits for the publication of writes up to this number.
   uint64_t wanted_number_ USBD_GUARDED_BY(mutex_) = 0;
   std::optional<Error> ended_ USBD_GUARDED_BY(mutex_);

@@ -61,14 +61,16 @@ Task<Result<void>> Volume::start() {
   USBD_CO_TRY_VOID(check_geometry(found.head));
   {
     const MutexLock lock(mutex_);
-    map_ = std::make_unique<BlockMap>((found.head.size + kBlockBytes - 1) / kBlockBytes);
+    size_ = found.head.size;
+    live_ = std::make_unique<LiveMap>(blocks());
+    live_->loaded(0);
     published_number_ = found.head.published_number;
     next_number_ = published_number_ + 1;
   }
   if (options_.read_only) {
     keeper_.look(found);
     make_reader();
-    USBD_CO_TRY_VOID(co_await load_map());
+    USBD_CO_TRY_VOID(co_await look_again());
     reader_->wait_for_store(options_.timeout);
     co_return Result<void>();
   }
@@ -76,13 +78,15 @@ Task<Result<void>> Volume::start() {
   USBD_CO_TRY_VOID(co_await journal_->begin(found.head.epoch + 1, last_number() + 1));
   USBD_CO_TRY_VOID(co_await take(found));
   make_reader();
-  USBD_CO_TRY_VOID(co_await load_map());
+  USBD_CO_TRY_VOID(damage_if_gone(co_await load_map(*live_)));
   co_await open_cache(found.head);
   reader_->wait_for_store(options_.timeout);
   USBD_CO_TRY_VOID(adopt_replayed());
   journal_->on_change([this] { wake_writers(); });
   last_publish_ = home_.now();
+  show_head();
   scope_.spawn(background());
+  if (options_.space.sweeps) scope_.spawn(sweep());
   co_return Result<void>();
 }
 
@@ -250,8 +254,9 @@ Task<Result<void>> Volume::take(const HeadKeeper::Found& found) {
   if (!next.epochs.empty() && next.epochs.back().first_seq == start.first_seq) {
     next.epochs.pop_back();
   }
+  // Nothing is published while the list is full, so there is always room for one more.
   if (next.epochs.size() == kEpochStartsMax) {
-    co_return Error(Errc::kOverflow, "the volume was opened too often without a checkpoint");
+    co_return Error(Errc::kIo, "the head lists more epochs than any process writes");
   }
   next.epochs.push_back(start);
   USBD_CO_TRY_VOID(co_await keeper_.take(found, std::move(next), {}));
@@ -280,7 +285,7 @@ Task<void> Volume::open_cache(const Head& found) {
       .volume = found.volume,
       .sealed = found.cipher != crypto::CipherMode::kIdentity,
       .key = parts_.key,
-      .blocks_max = std::min(options_.cache_bytes / kBlockBytes, map_->blocks()),
+      .blocks_max = std::min(options_.cache_bytes / kBlockBytes, blocks()),
       .persist = options_.keeps_cache,
       .found = found.nonce,
       .proves = keeps(VolumeRule::kProvesWhatItKept)};
@@ -296,62 +301,6 @@ Task<void> Volume::close_reading() {
   co_await cache_->close(left);
 }
 
-// --- the map
-// --------------------------------------------------------------------------------------
-
-Task<void> Volume::load_directory(uint64_t seq, std::vector<std::optional<Slot>>& slots,
-                                  std::optional<Error>& failed) {
-  const ObjectId id{.epoch = head().epoch_of(seq), .seq = seq, .kind = ObjectKind::kData};
-  Result<Slot> slot = co_await fetch_slot(id);
-  if (slot) {
-    slots[seq - head().root.covers_seq - 1] = *std::move(slot);
-  } else if (!failed) {
-    failed = slot.error();
-  }
-}
-
-Task<Result<void>> Volume::load_map() {
-  const uint64_t first = head().root.covers_seq + 1;
-  const uint64_t last = head().last_seq;
-  std::vector<std::optional<Slot>> found(last + 1 - first);
-  std::optional<Error> failed;
-  for (uint64_t next = first; next <= last && !failed;) {
-    Scope some;
-    for (unsigned i = 0; i < limits::kFetchesMax && next <= last; ++i, ++next) {
-      some.spawn(load_directory(next, found, failed));
-    }
-    co_await some.close();
-  }
-  if (failed) co_return *failed;
-  const MutexLock lock(mutex_);
-  for (std::optional<Slot>& slot : found) {
-    const std::shared_ptr<const Directory> directory = slot->directory;
-    USBD_CO_TRY_VOID(add_object(*std::move(slot), directory->extents()));
-  }
-  co_return Result<void>();
-}
-
-Result<void> Volume::add_object(Slot slot, const std::vector<Extent>& extents) {
-  if (slots_.empty()) slots_.emplace_back();
-  const auto number = static_cast<uint32_t>(slots_.size());
-  const BlockMap::Replaced replaced = [](uint32_t, uint32_t) {};
-  for (const Extent& extent : extents) {
-    const BlockRange blocks(extent.block, extent.blocks);
-    if (blocks.end() > map_->blocks()) {
-      return Error(Errc::kIo, fmt::format("object {} holds block {}, but the volume has {}",
-                                          to_text(slot.id), blocks.end() - 1, map_->blocks()));
-    }
-    const bool data = extent.kind == ExtentKind::kData;
-    map_->set(blocks,
-              data ? Location{.slot = number, .position = extent.position.value} : Location{},
-              replaced);
-  }
-  if (slot.directory) reader_->remember(*slot.directory);
-  slot.directory.reset();
-  slots_.push_back(std::move(slot));
-  return {};
-}
-
 Result<void> Volume::adopt_replayed() {
   const MutexLock lock(mutex_);
   const uint64_t published = published_number_;
@@ -361,7 +310,7 @@ Result<void> Volume::adopt_replayed() {
     const BlockRange blocks(entry.block, entry.blocks);
     const bool known = entry.kind >= static_cast<uint8_t>(ExtentKind::kData) &&
                        entry.kind <= static_cast<uint8_t>(ExtentKind::kZero);
-    if (!known || entry.block > map_->blocks() || blocks.end() > map_->blocks()) {
+    if (!known || entry.block > this->blocks() || blocks.end() > this->blocks()) {
       return Error(Errc::kIo,
                    fmt::format("entry {} of the journal is none of this volume's", entry.number));
     }

@@ -42,6 +42,10 @@ Nanos Volume::next_deadline() {
   for (const Waiter* waiter = flushers_; waiter != nullptr; waiter = waiter->next) {
     next = std::min(next, waiter->deadline);
   }
+  if (has_upkeep()) {
+    next = std::min(next, home_.now() + std::clamp<Nanos>(options_.space.delete_after / 4,
+                                                          limits::kUpkeepMin, limits::kUpkeepMax));
+  }
   return next;
 }
 
@@ -72,7 +76,10 @@ Task<void> Volume::background() {
       close_batch_if_due();
     }
     start_uploads();
+    start_checkpoint();
     start_publishing();
+    start_cleaning();
+    start_deleting();
     start_contact();
     expire_flushers();
     {
@@ -228,8 +235,11 @@ size_t Volume::publishable() {
 }
 
 bool Volume::publish_is_due() {
+  if (ended_) return false;
+  if (ready_root_) return true;
   const size_t count = publishable();
-  if (count == 0 || ended_) return false;
+  // The next opening must find room for its epoch: a checkpoint comes first, and is due.
+  if (count == 0 || head().epochs.size() >= kEpochStartsMax) return false;
   uint64_t bytes = 0;
   for (size_t i = 0; i < count; ++i) bytes += batches_[i]->data_blocks() * kBlockBytes;
   const bool waited_for = wanted_number_ >= batches_.front()->first_number();
@@ -238,7 +248,7 @@ bool Volume::publish_is_due() {
 }
 
 void Volume::start_publishing() {
-  if (publishing_ || stop_.stop_requested()) return;
+  if (publishing_ || head_is_final_ || stop_.stop_requested()) return;
   {
     const MutexLock lock(mutex_);
     if (!publish_is_due()) return;
@@ -254,16 +264,25 @@ Task<void> Volume::publish() {
   {
     const MutexLock lock(mutex_);
     count = publishable();
-    seq = batches_[count - 1]->seq;
-    number = batches_[count - 1]->last_number();
+    if (count > 0) {
+      seq = batches_[count - 1]->seq;
+      number = batches_[count - 1]->last_number();
+    }
   }
-  std::function<void(Head&)> change = [seq, number](Head& head) {
-    head.last_seq = seq;
-    head.published_number = number;
+  // A checkpoint that becomes ready from here on waits for the next change.
+  const std::optional<ReadyRoot> root = ready_root_;
+  std::function<void(Head&)> change = [this, count, seq, number, &root](Head& head) {
+    if (count > 0) {
+      head.last_seq = seq;
+      head.published_number = number;
+    }
+    if (root) name_root(*root, head);
   };
   const Result<void> changed = co_await keeper_.change(change, stop_.get_token());
   if (changed) {
-    published(count);
+    show_head();
+    if (root) root_named();
+    if (count > 0) published(count);
   } else {
     if (keeper_.fenced()) {
       fence(changed.error());
@@ -278,23 +297,30 @@ Task<void> Volume::publish() {
   wake_background();
 }
 
+void Volume::show_head() {
+  const MutexLock lock(mutex_);
+  counted_.head = head();
+}
+
 void Volume::published(size_t count) {
   uint64_t number = 0;
+  Result<void> failed;
   {
     const MutexLock lock(mutex_);
     for (size_t i = 0; i < count; ++i) {
       const std::shared_ptr<Batch> batch = batches_.front();
       number = batch->last_number();
       batches_.pop_front();
+      published_seq_ = batch->seq;
       if (batch->directory == nullptr) continue;  // only with a broken rule
-      Slot slot{.id = batch->directory->header().id,
-                .bytes = batch->object_bytes,
-                .directory = batch->directory};
-      const Result<void> added = add_object(std::move(slot), batch->directory->extents());
-      USBD_ASSERT(added.has_value());
+      const Slot slot{.bytes = batch->object_bytes, .directory = batch->directory};
+      const Result<void> added = add_object(*live_, slot);
+      if (!added) failed = added;
     }
     published_number_ = number;
   }
+  // As many objects as there can be: no place in the map, and none for reads to find it.
+  if (!failed) end(failed.error());
   journal_->release(number);
   answer_flushers(number, std::nullopt);
   wake_writers();
@@ -400,18 +426,25 @@ Task<Result<void>> Volume::close(std::stop_token stop) {
         const MutexLock lock(mutex_);
         closing_ = true;
         wake_background();
-        done = ended_ || published_number_ >= last;
+        const bool rests = !checkpointing_ && !ready_root_ && !checkpoint_is_due();
+        done = ended_ || (published_number_ >= last && rests);
         if (ended_) result = *ended_;
       }
       if (!done) co_await home_.sleep_for(limits::kHeadRetryMin, stop);
     }
-    if (!done) {
+    bool published = false;
+    {
+      const MutexLock lock(mutex_);
+      published = published_number_ >= last;
+    }
+    if (!done && !published) {
       result = Error(Errc::kAgain, options_.name +
                                        ": what is not in the store yet is kept in the "
                                        "journal");
     }
     if (result) {
       const std::function<void(Head&)> clean = [](Head& head) { head.clean = true; };
+      head_is_final_ = true;  // one change at a time: from here on it is this one
       while (publishing_) co_await home_.sleep_for(limits::kHeadRetryMin);
       result = co_await keeper_.change(clean, stop);
     }

@@ -46,17 +46,33 @@ std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
     gaps = std::move(left);
   }
   for (const BlockRange& gap : gaps) {
-    for (const MappedRun& run : map_->find(gap)) {
+    for (const MappedRun& run : live_->map().find(gap)) {
       Segment& segment = segments.emplace_back(run.blocks);
       segment.location = run.location;
-      if (run.location.slot == 0) continue;
-      // In this moment, in which the map says so: whoever deletes it looks later.
-      segment.id = slots_[run.location.slot].id;
-      segment.pin = pins_.pin(segment.id);
+      if (run.location.slot != 0) segment.id = live_->table().facts(run.location.slot)->id;
     }
   }
   return segments;
 }
+
+/// As long as it is there, nothing that the map points at now is deleted.
+struct Volume::ReadPin {
+  explicit ReadPin(Volume& of) : volume(of) {
+    if (volume.options_.read_only) return;  // deletes nothing
+    const MutexLock lock(volume.mutex_);
+    generation = volume.live_->begin_read();
+  }
+  ReadPin(const ReadPin&) = delete;
+  ReadPin& operator=(const ReadPin&) = delete;
+  ~ReadPin() {
+    if (volume.options_.read_only) return;
+    const MutexLock lock(volume.mutex_);
+    volume.live_->end_read(generation);
+  }
+
+  Volume& volume;
+  uint64_t generation = 0;
+};
 
 /// The same, each with its part of `data`.
 std::vector<Volume::Segment> Volume::resolve_into(BlockRange range, MutableBytes data) {
@@ -68,8 +84,28 @@ std::vector<Volume::Segment> Volume::resolve_into(BlockRange range, MutableBytes
   return segments;
 }
 
-// Nothing here waits for uploads, or is waited for by them.
 Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
+  Result<void> result = co_await read_once(first_block, data);
+  const auto gone = [&result] { return !result && result.error().is(Errc::kNotFound); };
+  if (!options_.read_only || !gone()) co_return result;
+  // Its owner goes on, and deletes what this image needs after a while.
+  Loop& caller = Loop::current();
+  for (unsigned attempt = 0; attempt < limits::kLooksMax && gone(); ++attempt) {
+    const Result<void> looked = co_await look_again();
+    co_await caller.schedule();
+    if (!looked) co_return looked;
+    result = co_await read_once(first_block, data);
+  }
+  co_return damage_if_gone(std::move(result));
+}
+
+Result<void> Volume::damage_if_gone(Result<void> result) {
+  if (result || !result.error().is(Errc::kNotFound)) return result;
+  return Error(Errc::kIo, result.error().context() +
+                              ": the volume needs this object, but the store has it no more");
+}
+
+Task<Result<void>> Volume::read_once(uint64_t first_block, MutableBytes data) {
   USBD_ASSERT(data.size() % kBlockBytes == 0);
   const BlockRange range(first_block, data.size() / kBlockBytes);
   USBD_ASSERT(range.end() <= blocks());
@@ -80,13 +116,15 @@ Task<Result<void>> Volume::read(uint64_t first_block, MutableBytes data) {
     ahead = streams_.note(range);
   }
   if (ahead.count > 0 && ahead.first < blocks()) co_await read_ahead(ahead);
-  // They pin their objects until the end.
+  const ReadPin pin(*this);
   std::vector<Segment> segments = resolve_into(range, data);
   USBD_CO_TRY(std::vector<ReadPiece> missing, co_await read_all_local(segments));
   if (missing.empty()) co_return Result<void>();
   co_await read_objects(missing, ObjectReader::Effort::kNormal);
   for (const ReadPiece& piece : missing) {
-    if (piece.error) USBD_CO_TRY_VOID(co_await read_again(piece));
+    if (!piece.error) continue;
+    if (options_.read_only && piece.error->is(Errc::kNotFound)) co_return *piece.error;
+    USBD_CO_TRY_VOID(co_await read_again(piece));
   }
   co_return Result<void>();
 }
@@ -181,7 +219,6 @@ Task<void> Volume::read_ahead(BlockRange ahead) {
     }
     for (const BlockCache::Gap& gap : gaps) {
       pieces.push_back(piece_of(segment.blocks, segment.location, segment.id, gap));
-      pieces.back().pin = pins_.pin(segment.id);
     }
   }
   if (pieces.empty()) co_return;
@@ -206,8 +243,9 @@ void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
   std::vector<MappedRun> runs;
   {
     const MutexLock lock(mutex_);
-    if (slots_[piece.location.slot].id != piece.id || from >= until) return;
-    runs = map_->find(BlockRange(from, until - from));
+    const ObjectFacts* const facts = live_->table().facts(piece.location.slot);
+    if (facts == nullptr || facts->id != piece.id || from >= until) return;
+    runs = live_->map().find(BlockRange(from, until - from));
   }
   for (const MappedRun& run : runs) {
     const bool in_row = run.location.slot == piece.location.slot &&
@@ -221,14 +259,8 @@ void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
 
 Task<Result<Volume::Slot>> Volume::fetch_slot(ObjectId id) {
   Result<ObjectReader::FetchedDirectory> fetched = co_await reader_->fetch_directory(id);
-  if (!fetched && fetched.error().is(Errc::kNotFound)) {
-    // That is damage of the volume, and not that there is none.
-    co_return Error(Errc::kIo, data_name(options_.name, id) +
-                                   ": the volume needs this object, but the store has it no more");
-  }
   if (!fetched) co_return fetched.error();
-  co_return Slot{
-      .id = id, .bytes = fetched->object_bytes, .directory = std::move(fetched->directory)};
+  co_return Slot{.bytes = fetched->object_bytes, .directory = std::move(fetched->directory)};
 }
 
 std::vector<std::pair<BlockRange, bool>> Volume::data_runs(BlockRange range) {

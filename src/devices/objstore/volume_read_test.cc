@@ -459,20 +459,6 @@ TEST_F(VolumeReads, AStoreThatIsAwayIsNotAskedTwice) {
   EXPECT_EQ(new_fetches(), 1U);
 }
 
-TEST_F(VolumeReads, PinTheirObjectWhileTheyReadIt) {
-  open_full();
-  std::vector<ObjectId> during;
-  store.shape([this, &during](const std::string&, Result<objects::Fetched>&) {
-    for (uint64_t seq = 1; seq < 8; ++seq) {
-      const ObjectId id{.epoch = 2, .seq = seq};
-      if (volume->reading(id)) during.push_back(id);
-    }
-  });
-  read(0);
-  ASSERT_EQ(during.size(), 1U);
-  EXPECT_FALSE(volume->reading(during.front()));
-}
-
 TEST_F(VolumeReads, EndWithTheVolume) {
   open_full();
   ByteVector out(kBlockBytes);

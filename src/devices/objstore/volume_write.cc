@@ -148,19 +148,29 @@ Task<Result<void>> Volume::flush() {
 
 VolumeState Volume::state() {
   VolumeState state;
-  state.head = head();
   state.journal_bytes_used = journal_ ? journal_->bytes_used() : 0;
   const std::optional<Error> failure = journal_ ? journal_->failure() : std::nullopt;
   if (failure) state.journal_failure = failure->message();
   state.fetched = reader_->stats();
   if (cache_) state.cache = cache_->stats();
   const MutexLock lock(mutex_);
+  state.head = counted_.head;
+  state.checkpoint = counted_.checkpoint;
+  state.checkpoint_age = home_.now() - counted_.checkpoint_age;
+  state.checkpoints_made = counted_.checkpoints_made;
+  state.objects_cleaned = counted_.objects_cleaned;
+  state.bytes_moved = counted_.bytes_moved;
+  state.objects_deleted = counted_.objects_deleted;
   state.last_number = next_number_ - 1;
   for (const std::shared_ptr<Batch>& batch : batches_) {
     state.unpublished_bytes += batch->data_blocks() * kBlockBytes;
   }
   if (!batches_.empty()) state.unpublished_age = home_.now() - batches_.front()->begun();
-  state.objects = slots_.empty() ? 0 : slots_.size() - 1;
+  const ObjectTotals& used = live_->table().totals(ObjectState::kInUse);
+  state.objects = used.objects;
+  state.stored_bytes = used.stored_bytes;
+  state.live_bytes = used.live_bytes;
+  state.objects_to_delete = live_->table().totals(ObjectState::kPending).objects;
   state.fenced = keeper_.fenced();
   return state;
 }

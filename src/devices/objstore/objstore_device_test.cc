@@ -244,6 +244,19 @@ TEST_F(ObjstoreDeviceTest, LeavesTheJournalOfALivingProcessAlone) {
   ASSERT_TRUE(open());
 }
 
+TEST_F(ObjstoreDeviceTest, IsNotMadeAnewWhereAJournalIsLeft) {
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(close());
+  bucket = std::make_shared<objects::MemoryContainer>();  // it is lost, or was mistyped
+  const Result<void> opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_TRUE(opened.error().is(Errc::kExists));
+  EXPECT_THAT(opened.error().message(), HasSubstr("No new volume is made in its place"));
+  std::filesystem::remove_all(directory);
+  std::filesystem::create_directory(directory);
+  EXPECT_TRUE(open());
+}
+
 TEST_F(ObjstoreDeviceTest, IsNotOpenedWithAnotherKeyOrSize) {
   ASSERT_TRUE(open());
   ASSERT_TRUE(close());

@@ -258,6 +258,7 @@ class Volume {
   // volume_open.cc
   Task<Result<void>> start();
   Task<Result<HeadKeeper::Found>> find_or_create();
+  Task<Result<void>> refuse_over_a_journal();
   Task<Result<HeadKeeper::Found>> create();
   Result<void> check_geometry(const Head& head) const;
   Task<Result<void>> choose_journal(const Head& head);

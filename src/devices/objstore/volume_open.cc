@@ -100,11 +100,26 @@ Task<Result<HeadKeeper::Found>> Volume::find_or_create() {
     co_return Error(Errc::kNotFound, fmt::format("{}: there is no volume of that name at {}",
                                                  options_.name, parts_.store.name()));
   }
+  USBD_CO_TRY_VOID(co_await refuse_over_a_journal());
   Result<HeadKeeper::Found> made = co_await create();
   // What an earlier attempt, even of a dead process, had asked for may have come in between.
   const bool exists = !made && made.error().is(Errc::kExists);
   if (exists && options_.create == CreatePolicy::kAuto) co_return co_await keeper_.read({});
   co_return made;
+}
+
+/// A journal is made only after its volume: the head was lost, or the store is another one.
+Task<Result<void>> Volume::refuse_over_a_journal() {
+  USBD_CO_TRY(const std::vector<std::string> names, co_await parts_.folder->list());
+  const auto found = std::ranges::find_if(
+      names, [](const std::string& name) { return name.starts_with(kJournalPrefix); });
+  if (found == names.end()) co_return Result<void>();
+  co_return Error(
+      Errc::kExists,
+      fmt::format("there is no volume {} at {}, but here is a journal of one: {} in {}. No new "
+                  "volume is made in its place. If the old one is really gone, move its local "
+                  "directory away",
+                  options_.name, parts_.store.name(), *found, parts_.folder->name()));
 }
 
 Task<Result<HeadKeeper::Found>> Volume::create() {

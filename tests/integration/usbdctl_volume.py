@@ -100,6 +100,14 @@ def written(image=None):
     return image
 
 
+def published_and_killed():
+    """The same, but the daemon was killed when all was published: there is no checkpoint."""
+    with start("-objstore-flushmode=remote") as one:
+        write_all(one, pattern(SIZE, 5))
+        one.kill()
+    same(ctl("show")[0]["checkpoint"], None, "checkpoint")
+
+
 def data_objects():
     listed, _, _ = ctl("list-objects")
     return [one for one in listed["objects"] if one["kind"] == "data"]
@@ -305,12 +313,10 @@ def test_a_header_at_the_start_costs_nothing():
     same(unreadable(), [], "what a daemon cannot read")
 
 
-def test_an_object_that_is_gone_or_cut_may_have_changed_what_no_later_one_wrote():
-    written()
+def damaged_in_turn(victim):
+    """Does what may happen to an object, one after the other, and undoes it each time."""
+    path = object_path(victim["name"])
     for damage in ("remove", "cut", "directory"):
-        objects = data_objects()
-        victim = objects[2]
-        path = object_path(victim["name"])
         shutil.copy2(path, "saved")
         if damage == "remove":
             os.remove(path)
@@ -318,6 +324,15 @@ def test_an_object_that_is_gone_or_cut_may_have_changed_what_no_later_one_wrote(
             os.truncate(path, 100_000)
         else:
             flip(path, os.path.getsize(path) - 48 - 176 - 30)
+        yield damage
+        shutil.copy2("saved", path)
+
+
+def test_an_object_that_is_gone_or_cut_may_have_changed_what_no_later_one_wrote():
+    published_and_killed()
+    objects = data_objects()
+    victim = objects[2]
+    for damage in damaged_in_turn(victim):
         found = checked(DAMAGED)
         same([one["object"] for one in found["damage"]], [victim["name"]], damage)
         finding = found["damage"][0]
@@ -328,7 +343,21 @@ def test_an_object_that_is_gone_or_cut_may_have_changed_what_no_later_one_wrote(
         states = {row["name"]: row["state"] for row in ctl("list-objects")[0]["objects"]}
         same(states[victim["name"]], "missing" if damage == "remove" else "in-use", damage)
         same(ctl("show")[0]["space"]["unreadable_parts"], 1, damage)
-        shutil.copy2("saved", path)
+    checked(FINE)
+
+
+def test_an_object_of_the_checkpoint_that_is_gone_or_cut_costs_what_it_held():
+    written()
+    objects = data_objects()
+    victim = objects[2]
+    first = sum(row["blocks"] for row in objects[:2]) * 4096
+    for damage in damaged_in_turn(victim):
+        found = checked(DAMAGED)
+        same([one["object"] for one in found["damage"]], [victim["name"]], damage)
+        finding = found["damage"][0]
+        same(finding["exact"], True, damage)
+        same(ranges_of(finding), [(first, victim["blocks"] * 4096)], damage)
+        same(ctl("show")[0]["space"]["unreadable_parts"], 0, damage)
     checked(FINE)
 
 
@@ -436,6 +465,7 @@ def test_where_there_is_no_volume_it_says_what_there_is():
     for command in ("show", "check", "list-objects"):
         ctl(command, status=FAILED, volume="nobody")
     shutil.rmtree("store/bucket/vol")
+    shutil.rmtree("d/vol.objstore")  # as long as it is there, no new volume is made
     os.makedirs("store/bucket/osbd-dev_vol")
     with start() as one:  # something to copy: a store in a directory lists only its own files
         stop(one)

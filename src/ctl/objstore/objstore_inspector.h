@@ -65,7 +65,8 @@ class ObjstoreInspector final : public VolumeInspector {
 
   // show.cc
   void add_head(nlohmann::ordered_json& document) const;
-  Task<std::optional<std::string>> codec();
+  [[nodiscard]] std::optional<objstore::ObjectId> last_object() const;
+  Task<nlohmann::ordered_json> codec(objstore::ObjectId id);
   Task<Result<void>> add_bucket(nlohmann::ordered_json& document);
   Task<Result<void>> add_image(nlohmann::ordered_json& document);
 

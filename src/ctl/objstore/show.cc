@@ -78,17 +78,21 @@ void ObjstoreInspector::add_head(Json& document) const {
   document["checkpoint"] = std::move(root);
 }
 
-/// What the last object asked for; it may have been removed since.
-Task<std::optional<std::string>> ObjstoreInspector::codec() {
+/// The last object behind the checkpoint, if there is one; it may have been removed since.
+std::optional<objstore::ObjectId> ObjstoreInspector::last_object() const {
   const objstore::Head& head = *head_;
-  if (head.last_seq == 0 || head.last_seq == head.root.covers_seq) co_return std::nullopt;
-  const objstore::ObjectId id{.epoch = head.epoch_of(head.last_seq), .seq = head.last_seq};
+  if (head.last_seq == 0 || head.last_seq == head.root.covers_seq) return std::nullopt;
+  return objstore::ObjectId{.epoch = head.epoch_of(head.last_seq), .seq = head.last_seq};
+}
+
+/// What this object asked for; null if that cannot be read.
+Task<Json> ObjstoreInspector::codec(objstore::ObjectId id) {
   const objects::Part part = objects::Part::range(0, sizeof(objstore::layout::Header));
   const Result<objects::Fetched> fetched =
       co_await store_->get(objstore::data_name(settings_.name, id), part, {});
-  if (!fetched) co_return std::nullopt;
+  if (!fetched) co_return nullptr;
   const Result<objstore::ObjectHeader> header = objstore::parse_header(fetched->data);
-  if (!header) co_return std::nullopt;
+  if (!header) co_return nullptr;
   co_return std::string(codec_name(header->codec));
 }
 
@@ -126,12 +130,14 @@ Task<Result<void>> ObjstoreInspector::add_image(Json& document) {
   uint64_t stored = 0;
   uint64_t live = 0;
   uint64_t mapped = 0;
+  std::optional<objstore::ObjectId> newest;
   for (uint32_t slot = 1; slot < image->slots_end(); ++slot) {
     const objstore::ImageObject* const object = image->object(slot);
     if (object == nullptr) continue;
     const bool used = object->facts.state == objstore::ObjectState::kInUse;
     ++(used ? in_use : pending);
     if (!used) continue;
+    if (!newest || *newest < object->facts.id) newest = object->facts.id;
     stored += object->facts.stored_bytes;
     live += object->live_bytes();
     mapped += object->live * objstore::kBlockBytes;
@@ -146,6 +152,7 @@ Task<Result<void>> ObjstoreInspector::add_image(Json& document) {
       live == 0 ? Json(nullptr) : Json(static_cast<double>(stored) / static_cast<double>(live));
   space["unreadable_parts"] = lost.size();
   document["space"] = std::move(space);
+  if (newest && !last_object()) document["codec"] = co_await codec(*newest);
   document["snapshots"] = Json::array();
   if (image->root()) {
     const objstore::CheckpointRoot& root = *image->root();
@@ -172,8 +179,10 @@ Task<Result<void>> ObjstoreInspector::show(Console& console) {
   document["store"] = store_->name();
   document["type"] = settings_.type;
   add_head(document);
-  const std::optional<std::string> used_codec = co_await codec();
-  document["codec"] = used_codec ? Json(*used_codec) : Json(nullptr);
+  document["codec"] = nullptr;
+  if (const std::optional<objstore::ObjectId> last = last_object()) {
+    document["codec"] = co_await codec(*last);
+  }
   document["created"] = nullptr;  // the format does not keep it
   for (const char* const key : {"bucket", "space", "snapshots", "parent"}) document[key] = nullptr;
   Result<void> done = co_await add_bucket(document);

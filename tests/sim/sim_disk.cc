@@ -15,6 +15,8 @@ namespace {
 
 constexpr uint64_t kBlock = 4096;
 constexpr uint64_t kSector = 512;
+/// A host does not keep more writes of a file back, even if nobody syncs them.
+constexpr size_t kUnsyncedMax = 512;
 
 Error dead() {
   return Error(Errc::kIo, "this process is dead");
@@ -79,6 +81,7 @@ class SimFile final : public BlockFile {
     if (is_dead()) co_return dead();
     SimDisk::Write* done = find(id);
     if (done != nullptr) done->answered = true;
+    if (file_->writes.size() > kUnsyncedMax) settle(answered(), false);
     if (fault) co_return *fault;
     if (flags.fua) USBD_CO_TRY_VOID(co_await datasync());
     co_return end(DiskOp::kWrite, offset, data.size());
@@ -87,28 +90,14 @@ class SimFile final : public BlockFile {
   Task<Result<void>> datasync() override {
     disk_.tell(event(DiskOp::kSync, 0, 0, false), life_);
     if (is_dead()) co_return dead();
-    std::vector<uint64_t> covered;
-    for (const SimDisk::Write& write : file_->writes) {
-      if (write.answered) covered.push_back(write.id);
-    }
+    const std::vector<uint64_t> covered = answered();
     const uint64_t size = file_->present.size();
     const std::optional<Error> fault = disk_.meet(DiskOp::kSync, 0);
     const Nanos wait = disk_.latency();
     co_await disk_.loop_.sleep_for(wait);
     if (is_dead()) co_return dead();
     if (file_->durable.size() < size) file_->durable.resize(size);
-    std::vector<const SimDisk::Write*> order;
-    for (const SimDisk::Write& write : file_->writes) {
-      if (std::ranges::find(covered, write.id) != covered.end()) order.push_back(&write);
-    }
-    std::ranges::sort(order, {}, &SimDisk::Write::landed);
-    for (const SimDisk::Write* write : order) {
-      // After a failed sync nobody tries again what did not make it.
-      if (!fault || disk_.rng_.one_in(2)) store(file_->durable, write->offset, write->data);
-    }
-    file_->writes.remove_if([&covered](const SimDisk::Write& write) {
-      return std::ranges::find(covered, write.id) != covered.end();
-    });
+    settle(covered, fault.has_value());
     if (fault) co_return *fault;
     co_return end(DiskOp::kSync, 0, 0);
   }
@@ -172,6 +161,30 @@ class SimFile final : public BlockFile {
     disk_.tell(event(op, offset, length, true), life_);
     if (is_dead()) return dead();
     return {};
+  }
+
+  [[nodiscard]] std::vector<uint64_t> answered() const {
+    std::vector<uint64_t> ids;
+    for (const SimDisk::Write& write : file_->writes) {
+      if (write.answered) ids.push_back(write.id);
+    }
+    return ids;
+  }
+  /// Makes these writes durable; if the disk `fails`, only some of them.
+  void settle(const std::vector<uint64_t>& ids, bool fails) {
+    const auto is_covered = [&ids](const SimDisk::Write& write) {
+      return std::ranges::binary_search(ids, write.id);
+    };
+    std::vector<const SimDisk::Write*> order;
+    for (const SimDisk::Write& write : file_->writes) {
+      if (is_covered(write)) order.push_back(&write);
+    }
+    std::ranges::sort(order, {}, &SimDisk::Write::landed);
+    for (const SimDisk::Write* write : order) {
+      // After a failed sync nobody tries again what did not make it.
+      if (!fails || disk_.rng_.one_in(2)) store(file_->durable, write->offset, write->data);
+    }
+    file_->writes.remove_if(is_covered);
   }
 
   SimDisk::Write* find(uint64_t id) {

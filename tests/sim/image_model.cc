@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The first word of each sector is the stamp; the others follow from stamp, block and place.
+// The first word of each sector is the stamp; the others follow from stamp, block and place, by a
+// rule that the compiler can work out for several words at once: histories spend their time here.
 
 #include "sim/image_model.h"
 
@@ -19,15 +20,23 @@ namespace {
 using objstore::kBlockBytes;
 
 constexpr size_t kSector = 512;
+/// Between the words of neighbouring bytes: odd, so that no two places have the same word.
+constexpr uint64_t kStep = 0x9E3779B97F4A7C15;
 
 }  // namespace
 
 void ImageModel::fill(MutableBytes bytes, uint64_t first, uint64_t stamp) {
+  if (stamp == 0) {
+    std::ranges::fill(bytes, std::byte{0});
+    return;
+  }
+  const uint64_t start = mix64(stamp) + first * kBlockBytes * kStep;
   for (size_t at = 0; at < bytes.size(); at += sizeof(uint64_t)) {
-    uint64_t word = mix64(stamp << 24U ^ (first * kBlockBytes + at));
-    if (at % kSector == 0) word = stamp;
-    if (stamp == 0) word = 0;
+    const uint64_t word = start + at * kStep;
     std::memcpy(bytes.data() + at, &word, sizeof(word));
+  }
+  for (size_t at = 0; at < bytes.size(); at += kSector) {
+    std::memcpy(bytes.data() + at, &stamp, sizeof(stamp));
   }
 }
 
@@ -61,7 +70,7 @@ std::string ImageModel::check(uint64_t first, Bytes bytes, uint64_t earliest,
                          earliest, latest, fmt::join(stamps, " or "));
     }
     fill(expected, first + i, stamp);
-    if (!std::ranges::equal(found, expected)) {
+    if (std::memcmp(found.data(), expected.data(), kBlockBytes) != 0) {
       return fmt::format("block {} of stamp {} is mixed up", first + i, stamp);
     }
   }

@@ -183,6 +183,8 @@ Task<void> Volume::read_objects(std::span<ReadPiece> pieces, ObjectReader::Effor
 Task<Result<void>> Volume::read_again(const ReadPiece& piece) {
   if (piece.error->is(Errc::kCanceled)) co_return Error(Errc::kShutdown, options_.name);
   if (!piece.doubtful) co_return *piece.error;
+  // Looking again would hide it if objects were deleted under readers, most of the time.
+  if (!keeps(VolumeRule::kWaitsForReaders)) co_return *piece.error;
   std::vector<ReadPiece> pieces;
   std::vector<Segment> segments = resolve_into(piece.blocks, piece.out);
   std::optional<Error> failed;

@@ -304,6 +304,8 @@ inline constexpr uint64_t kExtentSearchBlocks = 16'384;
 /// How long each call of the opening to the store may take: nobody is served before, so a store
 /// that is away is told soon.
 inline constexpr auto kStoreOpenTime = 20s;
+/// Attempts to open a store, at most 1.6 s of pauses.
+inline constexpr unsigned kStoreOpenAttempts = 6;
 /// What a stop that has given up the store gets to close the journal.
 inline constexpr auto kGiveUpTime = 10s;
 /// Bytes of the journal: the least, and what a volume of any size gets by default.

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -90,8 +91,17 @@ Task<Result<StorePointer>> open_store(VolumeSettings settings, WorkerPool& pool,
       settings.objstore.container.empty() ? settings.name : settings.objstore.container;
   place.create = settings.create != VolumeSettings::Create::kNever;
   place.read_only = settings.read_only;
-  USBD_CO_TRY(StorePointer store, co_await found->open(std::move(place), pool, rng));
-  co_return std::make_unique<objects::RetryingStore>(std::move(store), retries, rng);
+  // Fewer attempts than a volume that is open makes: an address that is wrong shall be said soon.
+  objects::RetryOptions opening = retries;
+  opening.attempts_max = std::min(retries.attempts_max, limits::kStoreOpenAttempts);
+  objects::Retrying retrying(opening, rng, {.timeout = limits::kStoreOpenTime});
+  Result<StorePointer> store = co_await found->open(place, pool, rng);
+  while (!store) {
+    const std::optional<Error> last = co_await retrying.failed(store.error());
+    if (last) co_return *last;
+    store = co_await found->open(place, pool, rng);
+  }
+  co_return std::make_unique<objects::RetryingStore>(*std::move(store), retries, rng);
 }
 
 Task<Result<bool>> check_store(objects::ObjectStore& store, std::string prefix, Rng& rng,

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// RetryingStore: in front of another store it makes a call again while the error may pass
-// (is_transient), after a pause drawn from 0 to a bound that doubles from attempt to attempt.
+// RetryingStore: in front of another store it makes a call again as Retrying says.
 //
 // A conditional put is attempted once. Every error that may pass leaves open whether the put was
 // made; if it was, the next attempt would be refused because of our own success and the caller
@@ -15,23 +14,11 @@
 #include <memory>
 #include <string>
 
-#include "base/limits.h"
 #include "base/random.h"
-#include "objects/call_clock.h"
 #include "objects/object_store.h"
+#include "objects/retrying.h"
 
 namespace usbd::objects {
-
-struct RetryOptions {
-  /// Range: > 0.
-  unsigned attempts_max = limits::kStoreAttemptsMax;
-  /// For all attempts of a call together, where CallLimits says nothing.
-  Nanos time_max = limits::kStoreCallTime;
-  /// For each attempt; zero: until the time of the call is over.
-  Nanos attempt_time{0};
-  Nanos backoff_min = limits::kStoreBackoffMin;
-  Nanos backoff_max = limits::kStoreBackoffMax;
-};
 
 class RetryingStore final : public ObjectStore {
  public:
@@ -58,9 +45,7 @@ class RetryingStore final : public ObjectStore {
   /// Calls `attempt(CallLimits)`, which returns a task, until it succeeds or must not be called
   /// again. Lifetime: `attempt` until the task has finished.
   template <typename T, typename Attempt>
-  Task<Result<T>> repeat(Attempt& attempt, CallLimits limits, unsigned attempts_max);
-  [[nodiscard]] CallLimits one_attempt(const CallClock& clock) const;
-  [[nodiscard]] Nanos pause_after(unsigned attempts);
+  Task<Result<T>> repeat(Attempt& attempt, CallLimits limits);
 
   const std::unique_ptr<ObjectStore> inner_;
   const Options options_;

@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdlib>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -16,6 +17,8 @@
 #include <gtest/gtest.h>
 
 #include "async/testing.h"
+#include "base/random.h"
+#include "objects/retrying.h"
 #include "objects/s3/s3_store.h"
 
 namespace usbd::objects::testing {
@@ -72,13 +75,25 @@ class Bucket {
   [[nodiscard]] const std::string& name() const { return name_; }
   usbd::testing::TestLoop& loop() { return loop_; }
   Result<std::unique_ptr<S3Store>> open() { return open(server_options(name_)); }
+  /// Waits, as the daemon does, while the server is busy.
   Result<std::unique_ptr<S3Store>> open(S3Store::Options options) {
-    return loop_.run(S3Store::open(std::move(options), loop_.pool()));
+    return loop_.run(open_patiently(std::move(options)));
   }
 
  private:
+  Task<Result<std::unique_ptr<S3Store>>> open_patiently(S3Store::Options options) {
+    Retrying retrying({}, rng_, {});
+    for (;;) {
+      Result<std::unique_ptr<S3Store>> store = co_await S3Store::open(options, loop_.pool());
+      if (store) co_return store;
+      const std::optional<Error> last = co_await retrying.failed(store.error());
+      if (last) co_return *last;
+    }
+  }
+
   const std::string name_;
   usbd::testing::TestLoop loop_;
+  SystemRng rng_;
 };
 
 }  // namespace usbd::objects::testing

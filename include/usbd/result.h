@@ -36,6 +36,8 @@ enum class Errc : int {
   kShutdown = ESHUTDOWN,
   kTimedOut = ETIMEDOUT,
   kCanceled = ECANCELED,
+  /// What is stored is not what was put there. Asking again does not help.
+  kDamaged = EBADMSG,
 };
 
 /// What went wrong: a code that programs act on, and a sentence for people.
@@ -59,7 +61,9 @@ class Error {
   [[nodiscard]] bool is(Errc code) const { return code_.value() == static_cast<int>(code); }
   /// "<context>: <text of the code>", or only the latter.
   [[nodiscard]] std::string message() const {
-    return context_ ? *context_ + ": " + code_.message() : code_.message();
+    // The system calls EBADMSG a bad message, which tells nobody anything of a disk.
+    const std::string text = is(Errc::kDamaged) ? "damaged" : code_.message();
+    return context_ ? *context_ + ": " + text : text;
   }
   /// The sentence alone; empty if there is none.
   [[nodiscard]] std::string context() const { return context_ ? *context_ : std::string(); }

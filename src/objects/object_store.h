@@ -107,8 +107,9 @@ struct Abilities {
 /// Errors:   kNotFound: no such object (or container); kAccess: the store refuses the credentials
 ///           or the right; kNoSpace: full, or over a quota; kReadOnly; kInvalid: a request it does
 ///           not take; kNotSupported; kTimedOut, kAgain (busy, throttled, a fault of its own), kIo
-///           (connection broken, answer cut short or nonsense), kCanceled. The context names store
-///           and object, and never a secret.
+///           (connection broken, answer cut short or nonsense), kCanceled; kDamaged: the store
+///           knows that the object is not what was put. The context names store and object, and
+///           never a secret.
 class ObjectStore {
  public:
   virtual ~ObjectStore() = default;

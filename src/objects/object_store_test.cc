@@ -34,8 +34,9 @@ TEST(ObjectStoreErrors, OnlyThoseThatMayPassAreTransient) {
   for (const Errc code : {Errc::kTimedOut, Errc::kAgain, Errc::kIo}) {
     EXPECT_TRUE(is_transient(Error(code)));
   }
-  for (const Errc code : {Errc::kNotFound, Errc::kExists, Errc::kCanceled, Errc::kNoSpace,
-                          Errc::kAccess, Errc::kInvalid, Errc::kNotSupported, Errc::kReadOnly}) {
+  for (const Errc code :
+       {Errc::kNotFound, Errc::kExists, Errc::kCanceled, Errc::kNoSpace, Errc::kAccess,
+        Errc::kInvalid, Errc::kNotSupported, Errc::kReadOnly, Errc::kDamaged}) {
     EXPECT_FALSE(is_transient(Error(code)));
   }
 }

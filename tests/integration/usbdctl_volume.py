@@ -357,6 +357,8 @@ def test_an_object_of_the_checkpoint_that_is_gone_or_cut_costs_what_it_held():
         finding = found["damage"][0]
         same(finding["exact"], True, damage)
         same(ranges_of(finding), [(first, victim["blocks"] * 4096)], damage)
+        # A store that knows of the damage is not asked again and again.
+        same(unreadable(), ranges_of(finding), damage)
         same(ctl("show")[0]["space"]["unreadable_parts"], 0, damage)
     checked(FINE)
 

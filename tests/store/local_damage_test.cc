@@ -44,7 +44,7 @@ class LocalDamageTest : public ::testing::Test {
     write(bytes);
     const Result<Fetched> got = get(Part::whole(UINT64_MAX));
     ASSERT_FALSE(got) << how;
-    EXPECT_TRUE(got.error().is(Errc::kIo)) << how;
+    EXPECT_TRUE(got.error().is(Errc::kDamaged)) << how;
     EXPECT_NE(got.error().message().find("d/victim"), std::string::npos) << got.error().message();
     if (in_contents) return;
     EXPECT_FALSE(get(Part::tail(100))) << how;
@@ -53,7 +53,7 @@ class LocalDamageTest : public ::testing::Test {
     Condition condition = Condition::matches("0123456789abcdef0123456789abcdef");
     const Result<std::string> done =
         loop_.run(store_->put("d/victim", data_, std::move(condition), CallLimits()));
-    EXPECT_TRUE(!done && done.error().is(Errc::kIo)) << how;
+    EXPECT_TRUE(!done && done.error().is(Errc::kDamaged)) << how;
   }
 
   LocalFolder folder_;

@@ -93,12 +93,14 @@ Task<Result<void>> ObjstoreInspector::find_head() {
   }
   const Error error = head.error();
   const bool absent = error.is(Errc::kNotFound);
-  if (!absent && !error.is(Errc::kIo) && !error.is(Errc::kOverflow)) co_return error;
+  const bool damaged = error.is(Errc::kDamaged) || error.is(Errc::kIo) || error.is(Errc::kOverflow);
+  if (!absent && !damaged) co_return error;
   // What can be listed is there; with objects of ours it is a volume.
   USBD_CO_TRY(const bool volume, co_await has_objects());
   if (volume) {
-    head_damage_ = Error(Errc::kIo, absent ? "is missing, and other objects of the volume are there"
-                                           : error.message());
+    head_damage_ =
+        Error(Errc::kDamaged,
+              absent ? "is missing, and other objects of the volume are there" : error.message());
     co_return Result<void>();
   }
   const std::string why =

@@ -130,7 +130,7 @@ Result<void> BlockCache::adopt(const std::vector<ObjectId>& objects,
     if (entries_.size() <= kept.place) entries_.resize(kept.place + 1);
     Entry& entry = entries_[kept.place];
     if (entry.state != State::kFree || find(objects[kept.object], kept.position) != kNone) {
-      return Error(Errc::kIo, "its index names a block or a place twice");
+      return Error(Errc::kDamaged, "its index names a block or a place twice");
     }
     entry.seal = uint64_t{kept.session} << kCacheNumberBits | kept.number;
     entry.tag = kept.tag;

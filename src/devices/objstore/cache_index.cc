@@ -74,7 +74,7 @@ void append_struct(std::vector<std::byte>& out, const T& value) {
 }
 
 Error damaged(const char* what) {
-  return Error(Errc::kIo, fmt::format("the index of the cache is damaged: {}", what));
+  return Error(Errc::kDamaged, fmt::format("the index of the cache is damaged: {}", what));
 }
 
 }  // namespace

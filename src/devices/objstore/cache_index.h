@@ -67,7 +67,7 @@ inline constexpr unsigned kCacheNumberBits = 48;
 inline constexpr uint64_t kCacheNumberEnd = uint64_t{1} << kCacheNumberBits;
 
 [[nodiscard]] std::array<std::byte, kCacheHeaderBytes> encode(const CacheIndexHeader& header);
-/// Errors: kIo (damaged, or no index, or not of `file_bytes` bytes), kNotSupported (of a later
+/// Errors: kDamaged (also no index, or not of `file_bytes` bytes), kNotSupported (of a later
 /// version).
 Result<CacheIndexHeader> decode_cache_header(Bytes start, uint64_t file_bytes);
 
@@ -76,9 +76,9 @@ void append(std::vector<std::byte>& out, const CacheSalt& salt);
 void append(std::vector<std::byte>& out, const ObjectId& id);
 void append(std::vector<std::byte>& out, const CacheEntry& entry);
 
-/// Range:  as many bytes as one takes, asserted. Errors: kIo: no such object can be.
+/// Range:  as many bytes as one takes, asserted. Errors: kDamaged: no such object can be.
 Result<ObjectId> decode_cache_object(Bytes bytes);
-/// Checks it against what the header says, and that its place is below `places`. Errors: kIo.
+/// Checks it against what the header says, and that its place is below `places`. Errors: kDamaged.
 Result<CacheEntry> decode_cache_entry(Bytes bytes, const CacheIndexHeader& header, uint64_t places);
 
 /// Takes the bytes behind the header, in pieces of any size, and tells what they say.
@@ -87,9 +87,9 @@ class CacheIndexDecoder {
   CacheIndexDecoder(const CacheIndexHeader& header, uint64_t places)
       : header_(header), places_(places) {}
 
-  /// Errors: kIo. What was told before does not count then.
+  /// Errors: kDamaged. What was told before does not count then.
   Result<void> feed(Bytes piece);
-  /// The end. Errors: kIo: something is missing, or damaged.
+  /// The end. Errors: kDamaged: something is missing, or damaged.
   Result<void> finish() const;
 
   [[nodiscard]] const std::vector<CacheSalt>& salts() const { return salts_; }

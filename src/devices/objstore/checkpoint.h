@@ -129,7 +129,7 @@ class CheckpointReader {
   CheckpointReader(CheckpointPlace place, std::stop_token stop)
       : place_(std::move(place)), stop_(std::move(stop)) {}
 
-  /// Errors: kNotFound (there is no such object), kIo (damaged), kAccess (another key or cipher, or
+  /// Errors: kNotFound (there is no such object), kDamaged, kAccess (another key or cipher, or
   ///         changed on purpose), kInvalid, kNotSupported (of a later version), and those of
   ///         ObjectStore::get; the context names the object.
   Task<Result<CheckpointRoot>> read_root(PiecePointer pointer);

@@ -50,15 +50,15 @@ Result<void> FrameOpener::try_open(uint32_t index, const FrameInfo& info, Bytes 
                                    MutableBytes plain) const {
   const size_t tag_size = sealer_->tag_size();
   if (stored.size() != info.stored || stored.size() <= tag_size) {
-    return Error(Errc::kIo,
+    return Error(Errc::kDamaged,
                  fmt::format("has {} bytes where {} are stored", stored.size(), info.stored));
   }
-  if (crc32c(stored) != info.crc) return Error(Errc::kIo, "is damaged: its checksum is wrong");
+  if (crc32c(stored) != info.crc) return Error(Errc::kDamaged, "is damaged: its checksum is wrong");
   const Bytes cipher = stored.first(stored.size() - tag_size);
   const Bytes tag = stored.last(tag_size);
   const layout::FrameBinding binding = layout::bind(volume_, id_, index, info);
   if (info.codec == codec::CodecKind::kIdentity) {
-    if (cipher.size() != plain.size()) return Error(Errc::kIo, "is not as long as it claims");
+    if (cipher.size() != plain.size()) return Error(Errc::kDamaged, "is not as long as it claims");
     if (!sealer_->open(index, {wire_bytes(binding)}, cipher, tag, plain)) return forged();
     return {};
   }

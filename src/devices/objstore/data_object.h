@@ -148,7 +148,7 @@ class FrameOpener {
   /// The blocks of frame number `index` from its stored bytes.
   /// Range:   `plain` has info.logical bytes, asserted; `stored` may be of any size.
   /// Threads: any, at the same time.
-  /// Errors:  kIo (damaged), kAccess (another key, or changed or moved on purpose); then `plain`
+  /// Errors:  kDamaged, kAccess (another key, or changed or moved on purpose); then `plain`
   ///          is all zero.
   Result<void> open(uint32_t index, const FrameInfo& info, Bytes stored, MutableBytes plain) const;
 

@@ -101,12 +101,12 @@ TEST_P(DataObjectDamage, ByTruncationIsNoticedAtEveryLength) {
   const ByteVector object = make_object(seal_);
   for (size_t size = 0; size < object.size(); ++size) {
     const auto read = read_object(seal_, kId, Bytes(object).first(size));
-    expect_error(read, Errc::kIo, "is truncated");
+    expect_error(read, Errc::kDamaged, "is truncated");
     EXPECT_FALSE(read_object(seal_, kId, Bytes(object).last(size)));
   }
   ByteVector longer = object;
   longer.insert(longer.begin(), std::byte{0});
-  expect_error(read_object(seal_, kId, longer), Errc::kIo, "truncated or extended");
+  expect_error(read_object(seal_, kId, longer), Errc::kDamaged, "truncated or extended");
   longer = object;
   longer.push_back(std::byte{0});
   EXPECT_FALSE(read_object(seal_, kId, longer));
@@ -141,7 +141,7 @@ TEST_P(DataObjectDamage, BySwappedFramesIsNoticed) {
   const TwoFrames own(seal_);
   ByteVector plain(kFrameBytes);
   EXPECT_TRUE(own.directory.open_frame(1, own.frame(1), plain));
-  EXPECT_TRUE(own.directory.open_frame(1, own.frame(0), plain).error().is(Errc::kIo));
+  EXPECT_TRUE(own.directory.open_frame(1, own.frame(0), plain).error().is(Errc::kDamaged));
   EXPECT_EQ(plain, ByteVector(kFrameBytes));
   EXPECT_TRUE(own.open_as(1, own.frame(1)));
   EXPECT_TRUE(own.open_as(1, own.frame(0)).error().is(Errc::kAccess));
@@ -173,7 +173,7 @@ TEST_P(DataObjectDamage, ByAFrameOfAnotherLengthIsNoticed) {
 TEST_P(DataObjectDamage, ByReplayUnderAnotherNameIsNoticed) {
   const ObjectId old{.epoch = 3, .seq = 6};
   ByteVector object = make_object(seal_, old);
-  expect_error(read_object(seal_, kId, object), Errc::kIo, "d/3/7 holds d/3/6 instead");
+  expect_error(read_object(seal_, kId, object), Errc::kDamaged, "d/3/7 holds d/3/6 instead");
   change_footer(object, [](layout::Footer& footer) { footer.facts.header.seq = kId.seq; });
   expect_error(read_object(seal_, kId, object), Errc::kAccess, "the key is another one");
   object = make_object(seal_);
@@ -184,7 +184,7 @@ TEST_P(DataObjectDamage, ByAnotherVolumesObjectIsNoticed) {
   VolumeSeal other = seal_;
   other.volume[15] = std::byte{1};
   ByteVector object = make_object(other);
-  expect_error(read_object(seal_, kId, object), Errc::kIo, "belongs to another volume");
+  expect_error(read_object(seal_, kId, object), Errc::kDamaged, "belongs to another volume");
   change_footer(object, [&](layout::Footer& footer) { footer.facts.header.volume = seal_.volume; });
   expect_error(read_object(seal_, kId, object), Errc::kAccess, "the key is another one");
 }
@@ -232,7 +232,7 @@ TEST_P(DataObjectDamage, ByABombIsNoticed) {
     for (const size_t size :
          {size_t{4096}, size_t{kFrameBytes} - 1, size_t{kFrameBytes} + 1, limits::kCodecPieceMax}) {
       const auto bomb = codec::compress({.kind = codec}, ByteVector(size));
-      EXPECT_TRUE(open_sealed(seal_, *bomb, codec).error().is(Errc::kIo));
+      EXPECT_TRUE(open_sealed(seal_, *bomb, codec).error().is(Errc::kDamaged));
     }
   }
 }
@@ -279,27 +279,27 @@ TEST_F(ForgedDirectory, IsReadIfItIsRight) {
 
 TEST_F(ForgedDirectory, IsRefusedForItsWrites) {
   contents_.first_write = 2;
-  expect_refused(Errc::kIo, "a first write after its last");
+  expect_refused(Errc::kDamaged, "a first write after its last");
 }
 
 TEST_F(ForgedDirectory, IsRefusedForItsFrames) {
   FrameInfo& frame = contents_.frames[0];
   const FrameInfo right = frame;
   frame.logical = 2 * kBlockBytes;
-  expect_refused(Errc::kIo, "claims that frame 0");
+  expect_refused(Errc::kDamaged, "claims that frame 0");
   frame = right;
   frame.stored += 1;
-  expect_refused(Errc::kIo, "claims that frame 0");
+  expect_refused(Errc::kDamaged, "claims that frame 0");
   frame = right;
   frame.stored -= 1;
-  expect_refused(Errc::kIo, "claims that frame 0");
+  expect_refused(Errc::kDamaged, "claims that frame 0");
   frame = right;
   frame.codec = CodecKind::kLz4;
-  expect_refused(Errc::kIo, "claims that frame 0");
+  expect_refused(Errc::kDamaged, "claims that frame 0");
   frame.stored = 16;
-  expect_refused(Errc::kIo, "claims that frame 0");
+  expect_refused(Errc::kDamaged, "claims that frame 0");
   frame.stored = 17;
-  expect_refused(Errc::kIo, "do not fill the place");
+  expect_refused(Errc::kDamaged, "do not fill the place");
   frame = right;
   frame.codec = static_cast<CodecKind>(codec::kCodecKinds);
   expect_refused(Errc::kNotSupported, "of frame 0");
@@ -320,23 +320,23 @@ TEST_F(ForgedDirectory, IsRefusedForItsExtents) {
   }
   extent = right;
   extent.blocks = 0;
-  expect_refused(Errc::kIo, "extent 1 has 0 blocks");
+  expect_refused(Errc::kDamaged, "extent 1 has 0 blocks");
   extent.blocks = 2;
   extent.block = kBlockEnd - 1;
-  expect_refused(Errc::kIo, "claims that extent 1");
+  expect_refused(Errc::kDamaged, "claims that extent 1");
   extent = right;
   extent.kind = ExtentKind::kData;
-  expect_refused(Errc::kIo, "extent 1 go beyond its last frame");
+  expect_refused(Errc::kDamaged, "extent 1 go beyond its last frame");
   extent = right;
   contents_.extents[0].kind = ExtentKind::kZero;
-  expect_refused(Errc::kIo, "0 blocks in its extents and 1 in its frames");
+  expect_refused(Errc::kDamaged, "0 blocks in its extents and 1 in its frames");
 }
 
 TEST_F(ForgedDirectory, IsRefusedForItsSources) {
   header_.id.kind = ObjectKind::kGc;
   const Source right{.object = {.epoch = 1, .seq = 1}};
   const auto expect_source = [&](size_t index) {
-    expect_refused(Errc::kIo, "extent " + std::to_string(index) + " come from");
+    expect_refused(Errc::kDamaged, "extent " + std::to_string(index) + " come from");
   };
   contents_.sources = {right, {}};
   EXPECT_TRUE(parse());
@@ -347,10 +347,10 @@ TEST_F(ForgedDirectory, IsRefusedForItsSources) {
   contents_.sources = {right, {}};
   ByteVector plain = layout::encode(contents_);
   plain.back() = std::byte{1};  // a source of what has none
-  expect_refused(parse_plain(plain), Errc::kIo, "extent 1 come from");
+  expect_refused(parse_plain(plain), Errc::kDamaged, "extent 1 come from");
   plain.back() = std::byte{0};
   plain[plain.size() - sizeof(layout::SourceEntry) - 1] = std::byte{1};  // reserved
-  expect_refused(parse_plain(plain), Errc::kIo, "extent 0 come from");
+  expect_refused(parse_plain(plain), Errc::kDamaged, "extent 0 come from");
 }
 
 // --- Headers and footers whose checksums are right.
@@ -388,27 +388,30 @@ TEST_F(ForgedFooter, IsRefusedIfALaterVersionMadeIt) {
 
 TEST_F(ForgedFooter, IsRefusedForCountsWithoutTakingMemoryForThem) {
   using F = layout::Footer;
-  expect_refused(Errc::kIo, "claims 4294967295 extents",
+  expect_refused(Errc::kDamaged, "claims 4294967295 extents",
                  [](F& f) { f.facts.header.extents = UINT32_MAX; });
-  expect_refused(Errc::kIo, "4294967295 frames", [](F& f) { f.facts.header.frames = UINT32_MAX; });
-  expect_refused(Errc::kIo, "blocks", [](F& f) { f.facts.header.data_blocks = UINT64_MAX; });
-  expect_refused(Errc::kIo, "blocks", [](F& f) { f.facts.header.data_blocks = 17 + 16; });
-  expect_refused(Errc::kIo, "claims a directory", [](F& f) { f.facts.header.extents = 100000; });
+  expect_refused(Errc::kDamaged, "4294967295 frames",
+                 [](F& f) { f.facts.header.frames = UINT32_MAX; });
+  expect_refused(Errc::kDamaged, "blocks", [](F& f) { f.facts.header.data_blocks = UINT64_MAX; });
+  expect_refused(Errc::kDamaged, "blocks", [](F& f) { f.facts.header.data_blocks = 17 + 16; });
+  expect_refused(Errc::kDamaged, "claims a directory",
+                 [](F& f) { f.facts.header.extents = 100000; });
 }
 
 TEST_F(ForgedFooter, IsRefusedForAPlaceThatCannotBe) {
   using F = layout::Footer;
   const std::string_view directory = "claims a directory";
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_offset = UINT64_MAX; });
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_offset = 127; });
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_offset = 129; });
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_stored = 4; });
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_stored = UINT32_MAX; });
-  expect_refused(Errc::kIo, directory, [](F& f) { f.facts.directory_plain = 16; });
-  expect_refused(Errc::kIo, "truncated or extended", [](F& f) { f.facts.object_bytes = 1; });
-  expect_refused(Errc::kIo, "checksum of its directory", [](F& f) { f.directory_crc = 1; });
-  expect_refused(Errc::kIo, "no data object", [](F& f) { f.magic[0] = 'x'; });
-  expect_refused(Errc::kIo, "does not begin as one", [](F& f) { f.facts.header.magic[0] = 'x'; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_offset = UINT64_MAX; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_offset = 127; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_offset = 129; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_stored = 4; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_stored = UINT32_MAX; });
+  expect_refused(Errc::kDamaged, directory, [](F& f) { f.facts.directory_plain = 16; });
+  expect_refused(Errc::kDamaged, "truncated or extended", [](F& f) { f.facts.object_bytes = 1; });
+  expect_refused(Errc::kDamaged, "checksum of its directory", [](F& f) { f.directory_crc = 1; });
+  expect_refused(Errc::kDamaged, "no data object", [](F& f) { f.magic[0] = 'x'; });
+  expect_refused(Errc::kDamaged, "does not begin as one",
+                 [](F& f) { f.facts.header.magic[0] = 'x'; });
 }
 
 TEST(ParseHeader, TellsOtherObjects) {

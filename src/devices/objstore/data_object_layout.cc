@@ -30,7 +30,7 @@ uint32_t crc_of(const Header& header) {
 }
 
 Error damaged(std::string what) {
-  return Error(Errc::kIo, std::move(what));
+  return Error(Errc::kDamaged, std::move(what));
 }
 
 /// What the header says beside codec and cipher.

@@ -120,7 +120,7 @@ static_assert(sizeof(FrameBinding) == 48);
 [[nodiscard]] size_t directory_bytes(ObjectKind kind, uint32_t extents, uint32_t frames);
 
 [[nodiscard]] Header encode(const ObjectHeader& header);
-/// Errors: kIo (no such header, or damaged), kNotSupported (of a later version).
+/// Errors: kDamaged (no such header, or damaged), kNotSupported (of a later version).
 Result<ObjectHeader> decode(const Header& raw);
 
 [[nodiscard]] FrameBinding bind(const VolumeId& volume, const ObjectId& id, uint32_t index,
@@ -133,7 +133,7 @@ Result<std::unique_ptr<const crypto::Sealer>> make_object_sealer(const VolumeSea
 
 [[nodiscard]] std::vector<std::byte> encode(const DirectoryContents& contents);
 /// Range:  `plain` has the directory_bytes() of `header`, asserted.
-/// Errors: kIo: says something that cannot be; the context says what.
+/// Errors: kDamaged: says something that cannot be; the context says what.
 Result<DirectoryContents> decode(const ObjectHeader& header, Bytes plain);
 
 }  // namespace usbd::objstore::layout

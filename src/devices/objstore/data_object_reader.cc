@@ -21,7 +21,7 @@ namespace {
 constexpr uint64_t kObjectBytesMin = sizeof(layout::Header) + sizeof(layout::Footer);
 
 Error damaged(std::string what) {
-  return Error(Errc::kIo, std::move(what));
+  return Error(Errc::kDamaged, std::move(what));
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ namespace usbd::objstore {
 
 /// The plain header from the first bytes of an object, which say what it claims to be; only its
 /// Directory proves that. For people who look at a bucket, and to compare the two.
-/// Errors: kIo (not a data object, or damaged), kNotSupported (of a later version).
+/// Errors: kDamaged (not a data object, or damaged), kNotSupported (of a later version).
 Result<ObjectHeader> parse_header(Bytes start);
 
 class Directory {
@@ -61,8 +61,8 @@ struct Tail {
 /// Reads the directory from the last bytes of an object of `object_bytes` bytes: kObjectTailBytes
 /// of them are usually enough. Asks for more once or twice at most.
 /// Range:  `tail` is at most the object, asserted.
-/// Errors: kIo (no data object, damaged, truncated, extended; or another object than `id` or of
-///         another volume), kAccess (the key is another one, or somebody changed it, or it is
+/// Errors: kDamaged (no data object, damaged, truncated, extended; or another object than `id`,
+///         or of another volume), kAccess (the key is another one, or somebody changed it, or it is
 ///         sealed with another cipher than the volume), kNotSupported (of a later version).
 Result<Tail> parse_tail(const VolumeSeal& seal, const ObjectId& id, Bytes tail,
                         uint64_t object_bytes);

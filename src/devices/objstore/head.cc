@@ -85,7 +85,7 @@ Proof proof_of(Bytes bytes, const DiskHead& disk, Bytes key) {
 }
 
 Error damaged(const std::string& how) {
-  return Error(Errc::kIo, "the head is damaged: " + how);
+  return Error(Errc::kDamaged, "the head is damaged: " + how);
 }
 
 Result<void> check(const Head& head) {
@@ -114,7 +114,7 @@ Result<DiskHead> read_fixed(Bytes bytes) {
     return damaged(fmt::format("it has {} bytes", bytes.size()));
   }
   const auto disk = wire_read<DiskHead>(bytes);
-  if (disk.magic != kMagic) return Error(Errc::kIo, "this is no head of a volume of usbd");
+  if (disk.magic != kMagic) return Error(Errc::kDamaged, "this is no head of a volume of usbd");
   if (disk.version != kVersion) {
     return Error(Errc::kNotSupported,
                  fmt::format("the volume is of format version {}; this program knows version {}",

@@ -83,9 +83,9 @@ inline constexpr size_t kEpochStartsMax = 64;
 [[nodiscard]] std::vector<std::byte> encode(const Head& head, Bytes key);
 
 /// What of a head can be read without the key, and a check that `key` is the right one.
-/// Errors: kIo (no head, or damaged), kNotSupported (of a later version), kAccess (another key, or
-///         changed by somebody who has not the key, or a key for a volume that has none). The
-///         context is a sentence.
+/// Errors: kDamaged (no head, or damaged), kNotSupported (of a later version), kAccess (another
+///         key, or changed by somebody who has not the key, or a key for a volume that has none).
+///         The context is a sentence.
 Result<Head> decode(Bytes bytes, Bytes key);
 
 /// The same without the key: nothing is proven. For people.

@@ -40,13 +40,13 @@ Result<ObjectFacts> LiveMap::facts_of(const Directory& directory, uint64_t objec
   for (const FrameInfo& frame : directory.frames()) facts.stored_bytes += frame.stored;
   if (facts.id.kind == ObjectKind::kGc) facts.first_write = facts.last_write = 0;
   if (const std::string wrong = ObjectTable::check(facts); !wrong.empty()) {
-    return Error(Errc::kIo, fmt::format("object {} {}", to_text(facts.id), wrong));
+    return Error(Errc::kDamaged, fmt::format("object {} {}", to_text(facts.id), wrong));
   }
   for (const Extent& extent : directory.extents()) {
     const BlockRange blocks(extent.block, extent.blocks);
     if (blocks.end() <= map_.blocks()) continue;
-    return Error(Errc::kIo, fmt::format("object {} holds block {}, but the volume has {}",
-                                        to_text(facts.id), blocks.end() - 1, map_.blocks()));
+    return Error(Errc::kDamaged, fmt::format("object {} holds block {}, but the volume has {}",
+                                             to_text(facts.id), blocks.end() - 1, map_.blocks()));
   }
   return facts;
 }

@@ -60,8 +60,8 @@ class LiveMap {
   void moment_of(uint64_t number) { next_checkpoint_ = number + 1; }
 
   /// Takes a log object in: its extents in their order. `object_bytes`: its size in the store.
-  /// Errors: kIo (it holds blocks that the volume has not, or cannot be), kExists, kNoSpace; then
-  ///         nothing was changed.
+  /// Errors: kDamaged (it holds blocks that the volume has not, or cannot be), kExists, kNoSpace;
+  ///         then nothing was changed.
   Result<void> add(const Directory& directory, uint64_t object_bytes);
   /// Takes an object of garbage collection in: its extents only where the map still points at what
   /// they were copied from. What was written since stays. Returns how many blocks moved.

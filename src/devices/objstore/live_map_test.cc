@@ -77,7 +77,7 @@ TEST_F(LiveMapTest, CountsWhatIsLive) {
 TEST_F(LiveMapTest, RefusesAnObjectOfBlocksThatTheVolumeHasNot) {
   const Result<void> added = add(log_object(1, {{60, 8}}));
   ASSERT_FALSE(added);
-  EXPECT_TRUE(added.error().is(Errc::kIo));
+  EXPECT_TRUE(added.error().is(Errc::kDamaged));
   EXPECT_EQ(slot_of(1), 0U);
 }
 

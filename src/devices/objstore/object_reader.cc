@@ -31,6 +31,12 @@ bool is_doubtful_directory(const Error& error) {
   return !error.is(Errc::kTimedOut) && !error.is(Errc::kAgain) && !error.is(Errc::kCanceled);
 }
 
+/// What the store has under this name is not the object, or it has none: it may be gone for a good
+/// reason.
+bool is_damage(const Error& error) {
+  return error.is(Errc::kNotFound) || error.is(Errc::kDamaged);
+}
+
 Position last_of(const ReadPiece& piece) {
   return {piece.location.position + static_cast<uint32_t>(piece.blocks.count) - 1};
 }
@@ -147,7 +153,7 @@ Task<Result<ObjectReader::FetchedDirectory>> ObjectReader::fetch_directory(Objec
     const FetchBudget::Lease lease = co_await budget_.take(part.length);
     USBD_CO_TRY(const objects::Fetched fetched, co_await get(name, part));
     if (fetched.data.size() > fetched.object_size) {
-      co_return Error(Errc::kIo, name + ": more bytes than the object has");
+      co_return Error(Errc::kDamaged, name + ": more bytes than the object has");
     }
     Result<Tail> tail = parse_tail(parts_.seal, id, fetched.data, fetched.object_size);
     if (!tail) co_return Error(tail.error().code(), name + ": " + tail.error().context());
@@ -158,7 +164,7 @@ Task<Result<ObjectReader::FetchedDirectory>> ObjectReader::fetch_directory(Objec
     }
     part = objects::Part::range(tail->missing.offset, tail->missing.length);
   }
-  co_return Error(Errc::kIo, name + ": its end does not say where its directory is");
+  co_return Error(Errc::kDamaged, name + ": its end does not say where its directory is");
 }
 
 void ObjectReader::remember(const Directory& directory) {
@@ -261,7 +267,7 @@ Result<void> ObjectReader::check(const Known& known, const ReadPiece& piece) {
       last.block() < known.frames[last.frame()].logical / kBlockBytes) {
     return {};
   }
-  return Error(Errc::kIo, fmt::format("{}: has no block {}", to_text(known.id), last.value));
+  return Error(Errc::kDamaged, fmt::format("{}: has no block {}", to_text(known.id), last.value));
 }
 
 bool ObjectReader::has_room_ahead(const FrameInfo& info) const {
@@ -355,7 +361,7 @@ Task<void> ObjectReader::fetch(KnownRef known, std::vector<FrameRef> frames, boo
   const std::string name = data_name(parts_.volume, known->id);
   for (const FrameRef& frame : frames) {
     if (!fetched) {
-      finish(*frame, fetched.error(), fetched.error().is(Errc::kNotFound));
+      finish(*frame, fetched.error(), is_damage(fetched.error()));
     } else if (!frame->opened) {
       const Error& error = frame->opened.error();
       finish(*frame, Error(error.code(), name + ": " + error.context()), true);
@@ -390,7 +396,7 @@ void ObjectReader::open_frames(const Known& known, std::span<const FrameRef> fra
     const FrameInfo& info = frame->info;
     const uint64_t at = info.offset - start;
     if (at + info.stored > stored.size()) {
-      frame->opened = Error(Errc::kIo, "is cut short");
+      frame->opened = Error(Errc::kDamaged, "is cut short");
       continue;
     }
     std::vector<std::byte> plain(info.logical);

@@ -93,8 +93,8 @@ class ObjectReader {
 
   /// Reads all pieces, side by side; each says what came of it.
   /// Lifetime: `pieces` until the task has finished.
-  /// Errors:   kNotFound (no such object) and kIo, kAccess (not what was sealed), both doubtful;
-  ///           those of ObjectStore::get().
+  /// Errors:   kNotFound (no such object) and kDamaged, kAccess (not what was sealed), both
+  ///           doubtful; those of ObjectStore::get().
   Task<void> read(std::span<ReadPiece> pieces, Effort effort);
 
   /// Begins to fetch the frames of `pieces`, as far as what is fetched ahead has room; no error is

@@ -70,7 +70,7 @@ uint32_t crc_of(const Prefix& prefix, Bytes behind) {
 }
 
 Error damaged(std::string what) {
-  return Error(Errc::kIo, std::move(what));
+  return Error(Errc::kDamaged, std::move(what));
 }
 
 std::string_view name_of(PieceKind kind) {

@@ -88,7 +88,7 @@ inline constexpr size_t kMapHeaderBytes = 96;
 inline constexpr size_t kPiecePrefixBytes = 24;
 
 /// What the start of an object says.
-/// Errors: kIo (damaged, or no such object), kNotSupported (of a later version), kAccess (of
+/// Errors: kDamaged (damaged, or no such object), kNotSupported (of a later version), kAccess (of
 /// another
 ///         cipher); the context reads on after the name of an object.
 Result<MapHeader> parse_map_header(const VolumeSeal& seal, const MapObjectId& object, Bytes start);
@@ -130,7 +130,7 @@ class PieceReader {
 
   /// The piece as it was before PieceWriter::add(), from its stored bytes, prefix included.
   /// Range:  `pointer` is one that check() accepts, of this object; asserted.
-  /// Errors: kIo (damaged, too short), kAccess (another key, or changed or moved on purpose); the
+  /// Errors: kDamaged, kAccess (another key, or changed or moved on purpose); the
   ///         context names the piece.
   [[nodiscard]] Result<std::vector<std::byte>> open(const PieceLabel& label,
                                                     const PiecePointer& pointer,

@@ -167,8 +167,8 @@ class Volume {
   /// Opens the volume, or makes it.
   /// Errors: kNotFound, kExists (CreatePolicy); kBusy: it belongs to another journal and was not
   ///         stopped (takeover), or another process took it at this moment; kAccess: another key;
-  ///         kInvalid: another size or block size than asked for; kIo: damage, of bucket or
-  ///         journal.
+  ///         kInvalid: another size or block size than asked for; kDamaged: of the bucket; kIo: of
+  ///         the journal.
   static Task<Result<std::unique_ptr<Volume>>> open(VolumeParts parts, VolumeOptions options);
   ~Volume();
 

@@ -389,7 +389,7 @@ TEST_F(VolumeCheckTest, CallsAnObjectDamagedThatOnlyItselfCannotBeRead) {
   make_volume();
   store_.before_get = [this](const std::string& name) -> std::optional<Error> {
     if (name != gc_) return std::nullopt;
-    return Error(Errc::kIo, "the object is damaged");
+    return Error(Errc::kDamaged, "the object is damaged");
   };
   EXPECT_EQ(finding().ranges, std::vector{bytes(2 * kPageBlocks, 33)});
 }

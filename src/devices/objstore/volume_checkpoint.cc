@@ -32,22 +32,23 @@ Result<PiecePointer> pointer_of(const RootPointer& root) {
   std::string wrong = check(pointer);
   if (root.offset > UINT32_MAX) wrong = fmt::format("{} is beyond its object", root.offset);
   if (wrong.empty()) return pointer;
-  return Error(Errc::kIo, "the head does not say where the checkpoint is: " + wrong);
+  return Error(Errc::kDamaged, "the head does not say where the checkpoint is: " + wrong);
 }
 
 /// Errors: the checkpoint is not one that this head can name.
 Result<void> check_root(const CheckpointRoot& root, const Head& head) {
   if (root.last_seq != head.root.covers_seq || root.last_write > head.published_number) {
     return Error(
-        Errc::kIo,
+        Errc::kDamaged,
         fmt::format("the checkpoint ends with object {} and write {}; the head says with "
                     "object {}, and publishes write {}",
                     root.last_seq, root.last_write, head.root.covers_seq, head.published_number));
   }
   if (!root.objects.empty() && root.objects.back().id.epoch >= head.epoch + 1) {
-    return Error(Errc::kIo, fmt::format("the checkpoint has objects of epoch {}, but the head is "
-                                        "of epoch {}",
-                                        root.objects.back().id.epoch, head.epoch));
+    return Error(Errc::kDamaged,
+                 fmt::format("the checkpoint has objects of epoch {}, but the head is "
+                             "of epoch {}",
+                             root.objects.back().id.epoch, head.epoch));
   }
   return {};
 }
@@ -84,7 +85,7 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live) {
   if (previous && (previous->pointer.object.epoch >= head().epoch ||
                    (!previous->root.objects.empty() &&
                     previous->root.objects.back().id.epoch >= head().epoch))) {
-    co_return Error(Errc::kIo, "the checkpoint is of this epoch, which was taken only now");
+    co_return Error(Errc::kDamaged, "the checkpoint is of this epoch, which was taken only now");
   }
   CheckpointWriter::Options options{.epoch = head().epoch, .codec = options_.codec};
   options.exclusively = [this](const std::function<void()>& change) {

@@ -139,7 +139,7 @@ Task<Result<size_t>> Volume::fetch_part(CleanJob& job, std::shared_ptr<const Dir
   const objects::Part part = objects::Part::range(start, end - start);
   const std::string name = data_name(options_.name, runs[0].id);
   USBD_CO_TRY(const objects::Fetched fetched, co_await parts_.store.get(name, part, limits));
-  if (fetched.data.size() != part.length) co_return Error(Errc::kIo, "is cut short");
+  if (fetched.data.size() != part.length) co_return Error(Errc::kDamaged, "is cut short");
   FramesOfPart opened(*directory, fetched.data, start);
   for (const LiveRun& run : runs.first(count)) {
     for (uint64_t done = 0; done < run.blocks.count;) {

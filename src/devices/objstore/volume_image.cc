@@ -22,8 +22,9 @@ constexpr uint64_t kImageBlocksMax = limits::kCodecPieceMax / 24 * kPageLeaves *
 
 /// Whether the error says something of what was asked for, rather than of the way there.
 bool is_of_the_object(const Error& error) {
-  return error.is(Errc::kNotFound) || error.is(Errc::kIo) || error.is(Errc::kAccess) ||
-         error.is(Errc::kInvalid) || error.is(Errc::kNotSupported) || error.is(Errc::kOverflow);
+  return error.is(Errc::kNotFound) || error.is(Errc::kIo) || error.is(Errc::kDamaged) ||
+         error.is(Errc::kAccess) || error.is(Errc::kInvalid) || error.is(Errc::kNotSupported) ||
+         error.is(Errc::kOverflow);
 }
 
 PiecePointer pointer_of(const RootPointer& root) {
@@ -304,7 +305,7 @@ Result<void> VolumeImage::take(const ObjectId& id, const Result<FetchedDirectory
     for (const Extent& extent : fetched->directory.extents()) {
       const BlockRange blocks(extent.block, extent.blocks);
       if (blocks.end() <= map_->blocks()) continue;
-      wrong = Error(Errc::kIo,
+      wrong = Error(Errc::kDamaged,
                     fmt::format("{}: it holds block {}, but the volume has {}",
                                 data_name(place_.volume, id), blocks.end() - 1, map_->blocks()));
     }

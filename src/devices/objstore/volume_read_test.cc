@@ -250,6 +250,22 @@ TEST_F(VolumeReads, AnObjectThatCannotBeReadIsNotWaitedForWhileOthersCan) {
   EXPECT_TRUE(done.error().is(Errc::kIo));
 }
 
+TEST_F(VolumeReads, AnObjectThatTheStoreKnowsToBeDamagedIsAskedForOnceMore) {
+  open_full();
+  read(0);
+  static_cast<void>(new_fetches());
+  store.shape([](const std::string& name, Result<objects::Fetched>& fetched) {
+    fetched = Error(Errc::kDamaged, name + ": the object is damaged");
+  });
+  const Nanos begin = loop.now();
+  const Result<void> done = try_read(1000);
+  ASSERT_FALSE(done);
+  EXPECT_TRUE(done.error().is(Errc::kIo));
+  EXPECT_THAT(done.error().message(), HasSubstr("there is no proven data"));
+  EXPECT_LT(loop.now() - begin, std::chrono::seconds(1));
+  EXPECT_LE(new_fetches(), 2U);
+}
+
 TEST_F(VolumeReads, ThePiecesOfAFrameAreFetchedOnce) {
   open_full();
   for (uint64_t block = 47; block >= 32; --block) read(block);

@@ -260,10 +260,10 @@ Result<LocalContainer::OpenObject> LocalContainer::open_object(int folder, const
   if (!object.file) return failed(errno, name, "open it");
   struct stat info{};
   if (fstat(object.file.get(), &info) != 0) return failed(errno, name, "look at it");
-  if (!S_ISREG(info.st_mode)) return refused(Errc::kIo, name, "is not a regular file");
+  if (!S_ISREG(info.st_mode)) return refused(Errc::kDamaged, name, "is not a regular file");
   const auto size = static_cast<uint64_t>(info.st_size);
   const auto damaged = [&](const std::string& how) {
-    return refused(Errc::kIo, name, "the object is damaged: " + how);
+    return refused(Errc::kDamaged, name, "the object is damaged: " + how);
   };
   if (size < sizeof(ObjectTrailer)) return damaged(fmt::format("only {} bytes are left", size));
   const MutableBytes trailer = std::as_writable_bytes(std::span(&object.trailer, 1));
@@ -291,7 +291,7 @@ Result<void> LocalContainer::read_all(int fd, MutableBytes data, uint64_t offset
       data = data.subspan(static_cast<size_t>(got));
       offset += static_cast<uint64_t>(got);
     } else if (got == 0) {
-      return refused(Errc::kIo, name, "the object is damaged: it was cut while it was read");
+      return refused(Errc::kDamaged, name, "the object is damaged: it was cut while it was read");
     } else if (!interrupted(interruptions)) {
       return failed(errno, name, "read it");
     }
@@ -315,7 +315,7 @@ Result<Fetched> LocalContainer::get(const std::string& name, const Part& part,
                   .tag = tag_of(object.trailer.nonce)};
   USBD_TRY_VOID(read_all(object.file.get(), fetched.data, range->offset, name, clock));
   if (range->length == object.size() && crc32c(fetched.data) != object.trailer.contents_crc) {
-    return refused(Errc::kIo, name, "the object is damaged: its contents have changed");
+    return refused(Errc::kDamaged, name, "the object is damaged: its contents have changed");
   }
   return fetched;
 }

@@ -184,11 +184,11 @@ TEST_F(LocalStoreTest, TakesNothingElseForAnObject) {
   std::ofstream(folder_.file_of("foreign")) << std::string(1000, 'x');
   std::ofstream(folder_.file_of("short")) << "x";
   EXPECT_EQ(names(), (std::vector<std::string>{"a", "foreign", "short"}));
-  expect_error(get("d"), Errc::kIo, "d: is not a regular file");
+  expect_error(get("d"), Errc::kDamaged, "d: is not a regular file");
   expect_error(get("link"), Errc::kIo, "symbolic links are not followed");
-  expect_error(get("pipe"), Errc::kIo, "pipe: is not a regular file");
-  expect_error(get("foreign"), Errc::kIo, "is not usbd's");
-  expect_error(get("short"), Errc::kIo, "only 1 bytes are left");
+  expect_error(get("pipe"), Errc::kDamaged, "pipe: is not a regular file");
+  expect_error(get("foreign"), Errc::kDamaged, "is not usbd's");
+  expect_error(get("short"), Errc::kDamaged, "only 1 bytes are left");
   // What is damaged can be replaced or removed; a link is replaced itself.
   for (const char* name : {"foreign", "short", "link", "pipe"}) EXPECT_TRUE(put(name)) << name;
   EXPECT_TRUE(fs::is_regular_file(fs::symlink_status(folder_.file_of("link"))));

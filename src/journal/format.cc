@@ -119,6 +119,8 @@ void encode(const Superblock& superblock, MutableBytes out) {
   disk.tail_jseq = superblock.tail_jseq;
   disk.durable_jseq = superblock.durable_jseq;
   disk.released_number = superblock.released_number;
+  disk.session_jseq = superblock.session_jseq;
+  disk.session_previous_crc = superblock.session_previous_crc;
   std::ranges::fill(out, std::byte(0));
   std::memcpy(out.data(), &disk, sizeof(disk));
   const Le32 crc = crc_without(out, kSuperblockCrcOffset);
@@ -139,8 +141,9 @@ Result<Superblock> parse_superblock(Bytes block) {
   }
   const uint64_t ring = disk.ring_bytes;
   const bool aligned = ring % kBlock == 0 && disk.tail % kBlock == 0;
-  if (!aligned || ring < kRingBytesMin || disk.tail >= ring || disk.tail_jseq == 0 ||
-      !all_zero(block.subspan(sizeof(DiskSuperblock)))) {
+  const bool begun = disk.session_jseq > 0 && disk.durable_jseq >= disk.session_jseq - 1;
+  if (!aligned || ring < kRingBytesMin || disk.tail >= ring || disk.tail_jseq == 0 || !begun ||
+      disk.reserved != 0 || !all_zero(block.subspan(sizeof(DiskSuperblock)))) {
     return Error(Errc::kNotFound, "the superblock contradicts itself");
   }
   return Superblock{.volume = disk.volume,
@@ -152,7 +155,9 @@ Result<Superblock> parse_superblock(Bytes block) {
                     .tail = disk.tail,
                     .tail_jseq = disk.tail_jseq,
                     .durable_jseq = disk.durable_jseq,
-                    .released_number = disk.released_number};
+                    .released_number = disk.released_number,
+                    .session_jseq = disk.session_jseq,
+                    .session_previous_crc = disk.session_previous_crc};
 }
 
 void encode_unsealed(const Header& header, const Id& journal, MutableBytes out) {

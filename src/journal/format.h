@@ -53,8 +53,11 @@ struct DiskSuperblock {
   Le64 tail_jseq;
   Le64 durable_jseq;
   Le64 released_number;
+  Le64 session_jseq;
+  Le32 session_previous_crc;
+  Le32 reserved;
 };
-static_assert(sizeof(DiskSuperblock) == 112);
+static_assert(sizeof(DiskSuperblock) == 128);
 
 struct DiskHeader {
   Le32 magic;
@@ -119,6 +122,10 @@ struct Superblock {
   uint64_t durable_jseq = 0;
   /// Entries up to this number are safe elsewhere.
   uint64_t released_number = 0;
+  /// Of the session's first record, written yet or not. All before it is durable.
+  uint64_t session_jseq = 1;
+  /// The crc of the record that it follows; 0: there was none.
+  uint32_t session_previous_crc = 0;
 
   friend bool operator==(const Superblock&, const Superblock&) = default;
 };

@@ -37,7 +37,9 @@ Superblock sample_superblock() {
           .tail = 7 * kBlock,
           .tail_jseq = 11,
           .durable_jseq = 17,
-          .released_number = 19};
+          .released_number = 19,
+          .session_jseq = 8,
+          .session_previous_crc = 0x87654321};
 }
 
 Block encoded(const Superblock& superblock) {
@@ -176,7 +178,10 @@ TEST(JournalSuperblock, IsRefusedIfItContradictsItself) {
       {"small ring", [](DiskSuperblock& disk) { disk.ring_bytes = kRingBytesMin - kBlock; }},
       {"no ring", [](DiskSuperblock& disk) { disk.ring_bytes = 0; }},
       {"tail outside", [](DiskSuperblock& disk) { disk.tail = 64 * kBlock; }},
-      {"tail without number", [](DiskSuperblock& disk) { disk.tail_jseq = 0; }}};
+      {"tail without number", [](DiskSuperblock& disk) { disk.tail_jseq = 0; }},
+      {"session without number", [](DiskSuperblock& disk) { disk.session_jseq = 0; }},
+      {"session behind what is not durable", [](DiskSuperblock& disk) { disk.session_jseq = 19; }},
+      {"reserved bytes", [](DiskSuperblock& disk) { disk.reserved = 1; }}};
   for (const auto& [what, how] : changes) {
     const Result<Superblock> found = parse_changed(how);
     ASSERT_FALSE(found.has_value()) << what;

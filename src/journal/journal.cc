@@ -118,7 +118,11 @@ Task<Result<void>> Journal::begin(uint64_t epoch, uint64_t next_number) {
   Superblock next = superblock_;
   next.epoch = epoch;
   ++next.session;
-  // The same sync makes all durable that was replayed, so this superblock cannot say so yet.
+  // What was replayed may be in the system's memory only, and the superblock says that it is not.
+  if (next_jseq_ > superblock_.tail_jseq) USBD_CO_TRY_VOID(co_await file_->datasync());
+  next.durable_jseq = next_jseq_ - 1;
+  next.session_jseq = next_jseq_;
+  next.session_previous_crc = previous_crc_;
   USBD_CO_TRY_VOID(co_await write_superblock(next));
   const MutexLock lock(mutex_);
   durable_jseq_ = written_jseq_ = next_jseq_ - 1;

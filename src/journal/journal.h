@@ -49,6 +49,7 @@ enum class Rule : uint8_t {
   kChecksPayload,
   kRemembersFailure,
   kTellsRotFromTornTail,
+  kKnowsWhereItsSessionBegan,
 };
 
 struct Identity {
@@ -195,6 +196,7 @@ class Journal {
   Task<Result<bool>> replay_one(Window& window, const Visitor& visitor, Replayed& found);
   Task<Result<void>> look_for_later_records(Replayed& found);
   [[nodiscard]] bool follows(const Header& header) const;
+  [[nodiscard]] bool fits_sessions(const Header& header) const;
   [[nodiscard]] bool header_is_authentic(const Header& header, Bytes bytes, const Sealer& sealer);
   std::shared_ptr<const Sealer> sealer_of(const Salt& salt);
   void take_replayed(const Header& header, const Visitor& visitor, Replayed& found);

@@ -224,6 +224,81 @@ TEST_F(JournalDamage, IsFoundInTheMiddleOfTheRing) {
   EXPECT_NE(found.damage, "");
 }
 
+// --- what was misread once
+// -----------------------------------------------------------------------
+
+TEST_F(JournalDamage, IsNotForgottenWhenASessionBeginsWithoutIt) {
+  start();
+  append_synced(1);
+  append(1);
+  settle();
+  append(1);
+  settle();
+  kill();  // records 2 and 3 are whole, and nobody was told that they are durable
+  const std::vector<std::byte> second = bytes_at(ring(2), kBlock);
+  tear(ring(2));
+  overwrite(ring(4), std::vector<std::byte>(kBlock));
+  reopen();
+  EXPECT_EQ(next_, 2U);
+  kill();
+  overwrite(ring(2), second);  // it can be read again
+  const Replayed found = look();
+  EXPECT_EQ(found.entries, 1U);
+  EXPECT_EQ(found.damage, "");
+  EXPECT_TRUE(found.torn_tail);
+}
+
+TEST_F(JournalDamage, IsWhatASessionBeganWithAndCannotBeReadAnyMore) {
+  start();
+  append_synced(1);
+  append(1);
+  settle();
+  kill();
+  reopen();
+  kill();
+  const std::vector<std::byte> second = bytes_at(ring(2), kBlock);
+  rot(ring(2) + 40);
+  const Replayed found = look();
+  EXPECT_EQ(found.entries, 1U);
+  EXPECT_THAT(found.damage, HasSubstr("record 2 of fault-disk cannot be read"));
+  overwrite(ring(2), second);
+  EXPECT_EQ(look().entries, 2U) << "nothing was cut off";
+}
+
+TEST_F(JournalDamage, IsAnotherRecordInPlaceOfTheOneThatTheSessionFollows) {
+  start();
+  append_synced(2);
+  kill();
+  reopen();
+  kill();
+  const Le32 other = 0x1234;
+  for (const uint64_t which : {0U, 1U}) {
+    forge(which * kBlock, offsetof(DiskSuperblock, session_previous_crc), wire_bytes(other),
+          offsetof(DiskSuperblock, crc));
+  }
+  const Replayed found = look();
+  EXPECT_EQ(found.entries, 1U);
+  EXPECT_THAT(found.damage, HasSubstr("record 2"));
+}
+
+TEST_F(JournalDamage, IsNotASessionsFirstRecordThatFollowsAnother) {
+  start();
+  append_synced(2);
+  const uint64_t released = next_ - 1;
+  journal_->release(released);
+  ASSERT_TRUE(close());
+  reopen();  // the ring is empty
+  append(1);
+  settle();
+  kill();
+  const Le32 other = 0x1234;
+  for (const uint64_t which : {0U, 1U}) {
+    forge(which * kBlock, offsetof(DiskSuperblock, session_previous_crc), wire_bytes(other),
+          offsetof(DiskSuperblock, crc));
+  }
+  EXPECT_EQ(look().entries, 0U);
+}
+
 // --- seals
 // ----------------------------------------------------------------------------------------
 

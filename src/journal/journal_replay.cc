@@ -62,7 +62,20 @@ bool Journal::follows(const Header& header) const {
   if (!keeps(Rule::kFollowsChain)) return true;
   // The first one after the tail has nobody before it to be compared with.
   const bool chained = next_jseq_ == superblock_.tail_jseq || header.previous_crc == previous_crc_;
-  return chained && header.session >= last_session_ && header.session <= superblock_.session;
+  if (!chained || header.session < last_session_) return false;
+  return keeps(Rule::kKnowsWhereItsSessionBegan) ? fits_sessions(header)
+                                                 : header.session <= superblock_.session;
+}
+
+/// What the last session did not find when it began is none of the log, even if it can be read now.
+bool Journal::fits_sessions(const Header& header) const {
+  const uint64_t begin = superblock_.session_jseq;
+  const uint32_t anchor = superblock_.session_previous_crc;
+  if (header.jseq >= begin) {
+    return header.session == superblock_.session &&
+           (header.jseq > begin || header.previous_crc == anchor);
+  }
+  return header.session < superblock_.session && (header.jseq + 1 < begin || header.crc == anchor);
 }
 
 void Journal::take_replayed(const Header& header, const Visitor& visitor, Replayed& found) {

@@ -265,6 +265,47 @@ def test_a_stop_while_the_store_is_away_leaves_the_rest_in_the_journal():
         stopped(one)
 
 
+def test_a_store_that_was_set_back_is_refused_where_the_newer_state_was_seen():
+    size = 4 << 20
+    for flush in ("local", "remote"):
+        options = store(f"-objstore-flushmode={flush}", path=f"{flush}-store")
+        top = f"{flush}-store"
+        with daemon(*options, f"-store-size={size}", folder=flush) as one:
+            write_all(one, pattern(size, 8))
+            stopped(one)
+        shutil.copytree(top, f"{top}.older", symlinks=True)
+        with daemon(*options, folder=flush) as one:
+            write_all(one, pattern(size, 9))
+            stopped(one)
+        os.rename(top, f"{top}.newer")
+        shutil.copytree(f"{top}.older", top, symlinks=True)
+        local = files(f"{flush}/vol.objstore")
+        refused(*options, folder=flush, says=["older state than this host has seen", "head.seen"])
+        same(files(f"{flush}/vol.objstore") == local, True, "nothing was changed")
+        with daemon(*options, "-read-only", folder=flush) as one:
+            assert read_all(one) == pattern(size, 8), "it can be looked at"
+            stopped(one)
+        # The head alone, with all objects of the newer state.
+        shutil.rmtree(top)
+        shutil.copytree(f"{top}.newer", top, symlinks=True)
+        shutil.copy2(f"{top}.older/bucket/vol/head", f"{top}/bucket/vol/head")
+        refused(*options, folder=flush, says=["older state than this host has seen"])
+        shutil.rmtree(top)
+        os.rename(f"{top}.newer", top)
+        with daemon(*options, folder=flush) as one:
+            assert read_all(one) == pattern(size, 9), "the newer state is there again"
+            stopped(one)
+        # Who has no local state cannot know.
+        shutil.rmtree(top)
+        os.rename(f"{top}.older", top)
+        os.makedirs("fresh", exist_ok=True)
+        shutil.copy2(f"{flush}/key.aes", "fresh/key.aes")
+        with daemon(*options, folder="fresh") as one:
+            assert read_all(one) == pattern(size, 8)
+            stopped(one)
+        shutil.rmtree("fresh")
+
+
 def test_a_second_signal_hurries():
     with daemon(*store("-store-size=1MiB", "-objstore-flushevery=1h")) as one:
         with Away():

@@ -87,7 +87,9 @@ class History {
   void plan_crash() {
     const bool soon = rng_.one_in(4);
     crash_in_ = rng_.one_in(8) ? 0 : rng_.between(1, soon ? 12 : 400);
-    power_ = !options_.rots && rng_.one_in(2);
+    power_ = !options_.rots && !options_.misreads && rng_.one_in(2);
+    only_when_begun_ = rng_.one_in(4);
+    if (only_when_begun_) crash_in_ = rng_.between(1, 12);
     dead_ = false;
   }
 
@@ -96,7 +98,7 @@ class History {
       if (!event.ended) submitted_[event.offset] = ++ring_writes_;
       if (event.ended && submitted_[event.offset] > writes_at_sync_) disk_knows_ = true;
     }
-    if (crash_in_ == 0) return;
+    if (crash_in_ == 0 || (only_when_begun_ && !begun_)) return;
     --crash_in_;
     if (crash_in_ > 0) return;
     ++result_.crashes;
@@ -118,11 +120,22 @@ class History {
   }
 
   void between_lives() {
+    read_well();
+    if (options_.misreads && !misread_ && rng_.one_in(2)) {
+      const uint64_t size = disk_.contents(kFile)->size();
+      disk_.misread(kFile, rng_.below(size), static_cast<unsigned>(rng_.below(8)));
+      misread_ = rotten_ = true;
+    }
     // A clean close leaves nothing to be seen; what is synced is all.
     if (!options_.rots || rotten_ || !rng_.one_in(2)) return;
     const std::vector<std::byte>* image = disk_.contents(kFile);
     rotten_ =
         disk_.flip_bit(kFile, rng_.below(image->size()), static_cast<unsigned>(rng_.below(8)));
+  }
+
+  void read_well() {
+    disk_.reads_well();
+    if (options_.misreads) rotten_ = false;
   }
 
   // --- one life
@@ -204,10 +217,12 @@ class History {
     const Result<void> begun = co_await journal_->begin(life_, next);
     if (!begun) co_return false;
     begun_ = true;
-    // All that was replayed is durable now.
+    // What was not found is over with; before, it may have come back.
+    expected_.erase(expected_.upper_bound(last_), expected_.end());
+    // All that was replayed is durable now, and the superblock says so.
     synced_ = last_;
-    // The superblock says so.
     disk_knows_ = true;
+    read_well();
     co_return true;
   }
 
@@ -237,7 +252,8 @@ class History {
       }
     }
     last_ = std::max(last, released_);
-    expected_.erase(expected_.upper_bound(last_), expected_.end());
+    // What could not be told from a torn tail may be given up by now, or be there the next time.
+    synced_ = std::min(synced_, last_);
   }
 
   /// Entry `number`, which was synced, is not there.
@@ -380,10 +396,12 @@ class History {
   uint64_t ring_writes_ = 0;
   uint64_t writes_at_sync_ = 0;
   bool power_ = false;
+  bool only_when_begun_ = false;
   bool dead_ = false;
   bool begun_ = false;
   bool faulty_ = false;
   bool rotten_ = false;
+  bool misread_ = false;
   bool failed_sync_ = false;
   bool disk_knows_ = false;
   std::map<uint64_t, uint64_t> submitted_;

@@ -23,6 +23,8 @@ struct HistoryOptions {
   /// Whether bits rot between lives, and calls fail.
   bool rots = false;
   bool fails = false;
+  /// Whether one opening reads a byte wrongly that the next one reads well.
+  bool misreads = false;
   unsigned lives = 4;
   /// Whether the payload is sealed.
   bool sealed = false;

@@ -64,6 +64,13 @@ TEST(JournalSimulation, TellsRotFromTornTails) {
   EXPECT_GT(result.rot_harmless, 0U);
 }
 
+TEST(JournalSimulation, BelievesNothingThatASessionBeganWithout) {
+  const HistoryResult result = run_many("misreadings", {.misreads = true});
+  EXPECT_EQ(result.broken_promise, "");
+  EXPECT_GT(result.damage_found, 0U);
+  EXPECT_GT(result.rot_harmless, 0U);
+}
+
 TEST(JournalSimulation, IsTheSameForTheSameSeed) {
   const HistoryResult first = run_journal_history({.seed = 77});
   const HistoryResult second = run_journal_history({.seed = 77});
@@ -77,6 +84,7 @@ struct BrokenRule {
   const char* name;
   bool fails = false;
   bool rots = false;
+  bool misreads = false;
 };
 
 class JournalOracle : public testing::TestWithParam<BrokenRule> {};
@@ -88,7 +96,8 @@ TEST_P(JournalOracle, FindsTheBrokenRule) {
     return run_journal_history({.seed = seed,
                                 .broken_rule = broken.rule,
                                 .rots = broken.rots,
-                                .fails = broken.fails})
+                                .fails = broken.fails,
+                                .misreads = broken.misreads})
         .broken_promise;
   };
   EXPECT_TRUE(finds_broken_rule(broken.name, 20'000, one));
@@ -107,7 +116,10 @@ INSTANTIATE_TEST_SUITE_P(
                    .fails = true},
         BrokenRule{.rule = journal::Rule::kTellsRotFromTornTail,
                    .name = "rot taken for a torn tail",
-                   .rots = true}));
+                   .rots = true},
+        BrokenRule{.rule = journal::Rule::kKnowsWhereItsSessionBegan,
+                   .name = "what a session began without comes back",
+                   .misreads = true}));
 
 }  // namespace
 }  // namespace usbd::sim

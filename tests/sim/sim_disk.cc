@@ -46,6 +46,10 @@ class SimFile final : public BlockFile {
       co_return Error(Errc::kIo, name_ + " ends before that");
     }
     std::memcpy(data.data(), file_->present.data() + offset, data.size());
+    const std::optional<SimDisk::Misread>& wrong = disk_.misread_;
+    if (wrong && wrong->file == name_ && wrong->offset - offset < data.size()) {
+      data[wrong->offset - offset] ^= wrong->mask;
+    }
     co_return end(DiskOp::kRead, offset, data.size());
   }
 

@@ -103,6 +103,12 @@ class SimDisk {
   /// Puts other bytes there, as a disk that lost a sector, or wrote another's in its place.
   /// False: there is no such file or place.
   bool rot(const std::string& file, uint64_t offset, Bytes bytes);
+  /// Whoever reads this byte finds another bit in it until reads_well(), though the disk has it
+  /// right.
+  void misread(const std::string& file, uint64_t offset, unsigned bit) {
+    misread_ = Misread{.file = file, .offset = offset, .mask = std::byte(1U << bit % 8)};
+  }
+  void reads_well() { misread_.reset(); }
   /// Calls that were made to fail.
   [[nodiscard]] uint64_t faults() const { return faults_met_; }
   [[nodiscard]] std::vector<std::string> files() const;
@@ -137,6 +143,11 @@ class SimDisk {
     unsigned writing = 0;
   };
   using FileRef = std::shared_ptr<File>;
+  struct Misread {
+    std::string file;
+    uint64_t offset = 0;
+    std::byte mask{0};
+  };
 
   /// Puts changed(index, old byte) in place of `size` bytes, wherever they are.
   static void change(File& file, uint64_t offset, size_t size,
@@ -155,6 +166,7 @@ class SimDisk {
   SeededRng rng_;
   std::map<std::string, FileRef> files_;
   std::vector<DiskFault> faults_;
+  std::optional<Misread> misread_;
   std::function<void(const DiskEvent&)> event_ = [](const DiskEvent&) {};
   uint64_t lives_ = 0;
   uint64_t first_living_ = 1;

@@ -163,7 +163,9 @@ SimStore::Fate SimStore::draw_fate(bool changes) {
   if (options_.fault_one_in == 0 || !rng_.one_in(options_.fault_one_in)) return Fate::kWell;
   ++faults_;
   constexpr Fate kFates[] = {Fate::kFailsBefore, Fate::kFailsAfter, Fate::kComesLate};
-  return kFates[rng_.below(changes ? 3 : 2)];
+  const Fate fate = kFates[rng_.below(changes ? 3 : 2)];
+  if (changes && fate != Fate::kFailsBefore) ++ambiguous_;
+  return fate;
 }
 
 Error SimStore::draw_error(const std::string& name) {

@@ -69,6 +69,8 @@ class SimStore {
   };
   [[nodiscard]] std::map<std::string, Object, std::less<>>& objects() { return objects_; }
   [[nodiscard]] uint64_t faults() const { return faults_; }
+  /// Those after which the caller does not know whether its change has, or will, come about.
+  [[nodiscard]] uint64_t ambiguous() const { return ambiguous_; }
   /// Calls that took long.
   [[nodiscard]] uint64_t slow_calls() const { return slow_calls_; }
 
@@ -105,6 +107,7 @@ class SimStore {
   uint64_t lives_ = 0;
   uint64_t tags_ = 0;
   uint64_t faults_ = 0;
+  uint64_t ambiguous_ = 0;
   uint64_t slow_calls_ = 0;
 };
 

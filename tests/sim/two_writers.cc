@@ -41,12 +41,15 @@ class TwoWriters {
       : options_(options),
         rng_(mix64(options.seed)),
         loop_({.seed = options.seed}),
-        store_(loop_, {.seed = mix64(options.seed + 2), .fault_one_in = 8}),
+        store_(loop_, store_options(options)),
         first_(loop_, {.seed = mix64(options.seed + 3)}),
         second_(loop_, {.seed = mix64(options.seed + 4)}) {}
 
   TwoWritersResult run() {
     if (!loop_.run(everything())) broken("it hangs");
+    result_.slow_calls = store_.slow_calls();
+    result_.store_faults = store_.faults();
+    result_.ambiguous = store_.ambiguous();
     return result_;
   }
 
@@ -54,6 +57,14 @@ class TwoWriters {
   void broken(const std::string& how) {
     if (how.empty() || !result_.broken_promise.empty()) return;
     result_.broken_promise = fmt::format("seed {}: {}", options_.seed, how);
+  }
+
+  static SimStore::Options store_options(const TwoWritersOptions& options) {
+    const bool slow = mix64(options.seed + 5) % 2 == 0;
+    return {.seed = mix64(options.seed + 2),
+            .fault_one_in = 8,
+            .slow_one_in = slow ? 40U : 0U,
+            .slow_max = 6000 * kMilli};
   }
 
   std::unique_ptr<objects::ObjectStore> connect() {
@@ -282,7 +293,9 @@ class TwoWriters {
 
   Task<void> pause() {
     // Now and then the process stalls, as one does whose machine is suspended.
-    const uint64_t longest = rng_.one_in(30) ? 3'000'000'000 : 60'000'000;
+    const bool stalls = rng_.one_in(30);
+    if (stalls) ++result_.stalls;
+    const uint64_t longest = stalls ? 3'000'000'000 : 60'000'000;
     const Nanos wait(static_cast<int64_t>(rng_.below(longest)));
     co_await loop_.sleep_for(wait);
   }

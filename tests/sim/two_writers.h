@@ -28,6 +28,12 @@ struct TwoWritersResult {
   uint64_t flushes = 0;
   uint64_t refused_flushes = 0;
   uint64_t takeovers = 0;
+  /// Pauses of the loser's clients, calls to the store that took seconds, calls that failed, and
+  /// those of them that may have had their effect.
+  uint64_t stalls = 0;
+  uint64_t slow_calls = 0;
+  uint64_t store_faults = 0;
+  uint64_t ambiguous = 0;
   /// Journals that the loser kept, with flushed changes that the winner has not; and how many.
   uint64_t kept_journals = 0;
   uint64_t exported = 0;

@@ -132,6 +132,20 @@ std::optional<Rotten> rot_journal(SimDisk& disk, Rng& rng) {
   return Rotten{.kind = kind, .known_durable = read_journal(before).last_number_of(durable)};
 }
 
+std::optional<Rotten> misread_journal(SimDisk& disk, Rng& rng) {
+  const std::optional<std::string> name = journal_on(disk);
+  if (!name) return std::nullopt;
+  const std::vector<std::byte> before = *disk.contents(*name);
+  if (before.size() < kRingStart + kBlock) return std::nullopt;
+  const uint64_t at = draw_place(before.size(), 1, rng);
+  const auto bit = static_cast<unsigned>(rng.below(8));
+  disk.misread(*name, at, bit);
+  std::vector<std::byte> seen = before;
+  seen[at] ^= std::byte(1U << bit);
+  const uint64_t durable = read_journal(seen).durable_record;
+  return Rotten{.known_durable = read_journal(before).last_number_of(durable)};
+}
+
 const char* name_of(Mutation mutation) {
   constexpr std::array<const char*, kMutations> kNames = {"flipped bit", "truncated",
                                                           "another's bytes", "lost range", "gone"};

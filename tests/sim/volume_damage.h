@@ -55,6 +55,10 @@ enum class Mutation : uint8_t { kFlippedBit, kTruncated, kAnothersBytes, kLostRa
 inline constexpr size_t kMutations = 5;
 const char* name_of(Mutation mutation);
 
+/// The journal on that disk is misread until disk.reads_well(). `known_durable` as if it had
+/// rotted.
+std::optional<Rotten> misread_journal(SimDisk& disk, Rng& rng);
+
 /// Changes objects, and puts them right again. Lifetime: the store outlives it.
 class Mutator {
  public:

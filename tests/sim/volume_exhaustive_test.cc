@@ -135,7 +135,16 @@ INSTANTIATE_TEST_SUITE_P(
                     BrokenRule{.name = "published before it is stored, remote flush",
                                .script = "publish",
                                .rule = VolumeRule::kStoresBeforeItPublishes,
-                               .mode = FlushMode::kRemote}));
+                               .mode = FlushMode::kRemote},
+                    BrokenRule{.name = "checkpoint covers more than its moment",
+                               .script = "checkpoint",
+                               .rule = VolumeRule::kCoversItsMoment},
+                    BrokenRule{.name = "checkpoint's objects removed before the head",
+                               .script = "checkpoint",
+                               .rule = VolumeRule::kNamesBeforeItRemoves},
+                    BrokenRule{.name = "data object deleted before checkpoints say so",
+                               .script = "garbage collection",
+                               .rule = VolumeRule::kListsBeforeItDeletes}));
 
 }  // namespace
 }  // namespace usbd::sim

@@ -6,7 +6,9 @@
 #include "sim/volume_history.h"
 
 #include <algorithm>
+#include <deque>
 #include <iterator>
+#include <map>
 #include <utility>
 
 #include <fmt/format.h>
@@ -60,6 +62,10 @@ class VolumeHistory {
       const std::optional<bool> ended = loop_.run(live());
       if (!ended) broken("it hangs");
       if (rng_.one_in(2)) loop_.run_until_idle();
+      if (options_.rolls_back && may_roll_back() && rng_.one_in(3)) {
+        loop_.run_until_idle();
+        if (!loop_.run(roll_back())) broken("opening an older state hangs");
+      }
     }
     loop_.run_until_idle();
     result_.store_faults = store_.faults();
@@ -172,7 +178,7 @@ class VolumeHistory {
   }
 
   static VolumePhase phase_of(const DiskEvent& event) {
-    if (event.file.starts_with("cache")) return VolumePhase::kOther;
+    if (!event.file.starts_with("journal-")) return VolumePhase::kOther;
     if (event.op == DiskOp::kSync) return VolumePhase::kJournalSync;
     if (event.op != DiskOp::kWrite) return VolumePhase::kOther;
     return event.offset < journal::kRingStart ? VolumePhase::kSuperblock
@@ -222,6 +228,7 @@ class VolumeHistory {
       // Lost for good, or left behind on a host that comes back one day.
       if (rng_.one_in(2)) {
         disks_[host_]->restore({});
+        seen_[host_] = 0;
         harmed_[host_] = rotten_[host_] = false;
       }
       host_ = 1 - host_;
@@ -234,8 +241,11 @@ class VolumeHistory {
     connect();
     const objstore::VolumeParts parts = volume_parts();
     Result<std::unique_ptr<Volume>> opened = co_await Volume::open(parts, volume_options());
+    disks_[host_]->reads_well();
     if (opened) {
       volume_ = *std::move(opened);
+      note_seen();
+      take_snapshot();
       if (volume_->state().cache.blocks > 0) ++result_.caches_kept;
       co_await use();
       co_await end_life();
@@ -256,6 +266,7 @@ class VolumeHistory {
     SimDisk& disk = *disks_[host_];
     faults_before_ = disk.faults();
     flush_failed_ = changed_here_ = false;
+    if (std::exchange(misread_, false)) rotten_[host_] = false;
     if (options_.disk_fails && rng_.one_in(3)) {
       ++result_.troubles[static_cast<size_t>(inject_trouble(disk, rng_))];
     }
@@ -269,7 +280,17 @@ class VolumeHistory {
         flushed_ = std::min(flushed_, std::max(published_, rotten->known_durable));
       }
     }
+    if (options_.misreads && !disk_lost_ && result_.misread == 0 && rng_.one_in(2)) misread();
     if (options_.mutates && rng_.one_in(4)) mutate();
+  }
+
+  void misread() {
+    const std::optional<Rotten> rotten = misread_journal(*disks_[host_], rng_);
+    if (!rotten) return;
+    ++result_.misread;
+    misread_ = rotten_[host_] = true;
+    flushed_before_ = flushed_;
+    flushed_ = std::min(flushed_, std::max(published_, rotten->known_durable));
   }
 
   void mutate() {
@@ -303,7 +324,9 @@ class VolumeHistory {
   /// The volume was not opened. What was published must be there nevertheless.
   Task<void> refused() {
     ++result_.refused_openings;
-    if (faulty() || mutated_) co_return;  // it may go well the next time
+    // What was refused for damage is as it was.
+    if (misread_) flushed_ = flushed_before_;
+    if (faulty() || mutated_ || misread_) co_return;  // it may go well the next time
     objstore::VolumeOptions options = volume_options();
     options.read_only = true;
     options.takeover = false;
@@ -398,6 +421,7 @@ class VolumeHistory {
     result_.cache_damaged += volume_->state().cache.damaged;
     const Result<void> closed = co_await volume_->close(stop.get_token());
     if (closed && !dead_) flushed_ = published_ = last_;
+    if (closed) note_seen();
     const objstore::VolumeState state = volume_->state();
     result_.checkpoints += state.checkpoints_made;
     result_.cleaned += state.objects_cleaned;
@@ -412,16 +436,91 @@ class VolumeHistory {
     }
   }
 
+  // --- a store that shows an older state
+
+  struct Snapshot {
+    uint64_t version = 0;
+    /// The head alone, or all.
+    std::map<std::string, SimStore::Object, std::less<>> objects;
+  };
+
+  void take_snapshot() {
+    if (!options_.rolls_back) return;
+    const auto head = store_.objects().find("vol/head");
+    if (head == store_.objects().end()) return;
+    const Result<objstore::Head> decoded = objstore::decode_unproven(head->second.data);
+    if (!decoded) return;  // changed on purpose
+    if (snapshots_.size() == 8) snapshots_.pop_front();
+    Snapshot& taken = snapshots_.emplace_back(Snapshot{.version = decoded->version, .objects = {}});
+    if (rng_.one_in(4)) {
+      taken.objects = store_.objects();
+    } else {
+      taken.objects.emplace(head->first, head->second);
+    }
+  }
+
+  /// This host has on its disk that the store had this head.
+  void note_seen() {
+    if (dead_ || faulty() || mutated_) return;
+    seen_[host_] = std::max(seen_[host_], volume_->state().head.version);
+  }
+
+  [[nodiscard]] bool may_roll_back() {
+    return result_.broken_promise.empty() && !disk_lost_ && !snapshots_.empty() &&
+           loop_.now() >= store_.away_until();
+  }
+
+  Task<bool> roll_back() {
+    const Snapshot& older = snapshots_[rng_.below(snapshots_.size())];
+    if (older.version >= seen_[host_]) co_return true;
+    crash_in_ = 0;
+    auto newer = store_.objects();
+    if (older.objects.size() > 1) {
+      store_.objects() = older.objects;
+    } else {
+      store_.objects()["vol/head"] = older.objects.begin()->second;
+    }
+    std::string said = "injected";
+    for (int attempt = 0; attempt < 50 && said.contains("injected"); ++attempt) {
+      folder_ = disks_[host_]->attach();
+      connect();
+      dead_ = false;
+      const objstore::VolumeParts parts = volume_parts();
+      Result<std::unique_ptr<Volume>> opened = co_await Volume::open(parts, volume_options());
+      said = opened ? "" : opened.error().message();
+      store_.kill(life_in_store_);
+      disks_[host_]->kill_process();
+      dead_ = true;
+      if (opened) {
+        (*opened)->abandon();
+        std::stop_source stop;
+        stop.request_stop();
+        static_cast<void>(co_await (*opened)->close(stop.get_token()));  // it is dead
+      }
+    }
+    if (said.contains("older state")) {
+      ++result_.rolled_back;
+    } else {
+      broken(fmt::format("the store shows version {} of the head, this host has seen {}: {}",
+                         older.version, seen_[host_], said.empty() ? "it is opened" : said));
+    }
+    store_.objects() = std::move(newer);
+    co_return true;
+  }
+
   // --- the image
   // ----------------------------------------------------------------------------------
 
   void check(const std::string& wrong) {
-    if (!wrong.empty()) broken(wrong);
+    if (wrong.empty()) return;
+    if (result_.broken_promise.empty()) ++result_.prefix_violations;
+    broken(wrong);
   }
 
   Task<void> check_image() {
     const uint64_t recovered = volume_->state().last_number;
     if (recovered < flushed_) {
+      ++result_.lost_flushes;
       broken(fmt::format("it goes on after change {}, but {} was flushed", recovered, flushed_));
       co_return;
     }
@@ -489,7 +588,9 @@ class VolumeHistory {
 
   Task<void> pause() {
     expect_progress();
-    const uint64_t longest = rng_.one_in(8) ? 400'000'000 : 3'000'000;
+    uint64_t longest = rng_.one_in(8) ? 400'000'000 : 3'000'000;
+    // While changes have to wait, as they do in an outage, there is little to be tried again.
+    longest += static_cast<uint64_t>((loop_.now() - progress_at_).count()) / 8;
     const Nanos wait(static_cast<int64_t>(rng_.below(longest)));
     co_await loop_.sleep_for(wait);
   }
@@ -551,6 +652,8 @@ class VolumeHistory {
       // What a failed sync left of an earlier life may be there and yet not be durable.
       if (!harmed_[host_] || changed_here_) flushed_ = std::max(flushed_, covered);
       published_ = std::max(published_, volume_->head().published_number);
+      note_seen();
+      if (rng_.one_in(8)) take_snapshot();
       ++result_.flushed;
     }
   }
@@ -613,7 +716,13 @@ class VolumeHistory {
   bool flush_failed_ = false;
   /// An object is not what was stored.
   bool mutated_ = false;
-  /// By host: its journal has rotted; a call failed while it was in use.
+  /// One opening has misread the journal.
+  bool misread_ = false;
+  uint64_t flushed_before_ = 0;
+  std::deque<Snapshot> snapshots_;
+  /// By host: the version of the head that it has seen for sure; its journal has rotted; a call
+  /// failed while it was in use.
+  std::array<uint64_t, 2> seen_{};
   std::array<bool, 2> rotten_{};
   std::array<bool, 2> harmed_{};
   /// Only events of this phase count.

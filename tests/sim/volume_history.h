@@ -33,6 +33,10 @@ struct VolumeHistoryOptions {
   bool disk_fails = false;
   bool rots = false;
   bool mutates = false;
+  /// Whether journals are read wrongly by one opening, and well by the next.
+  bool misreads = false;
+  /// Whether the store shows an older state now and then, on a host that has seen a newer one.
+  bool rolls_back = true;
   /// Whether some histories have a cipher and codecs, a store that retries, slow calls and
   /// outages. Else none has.
   bool varies = true;
@@ -84,6 +88,12 @@ struct VolumeHistoryResult {
   /// Damage that was there and did no harm.
   uint64_t harmless = 0;
   uint64_t rotted = 0;
+  uint64_t misread = 0;
+  /// Older states of the store that were refused.
+  uint64_t rolled_back = 0;
+  /// How promises were broken.
+  uint64_t lost_flushes = 0;
+  uint64_t prefix_violations = 0;
   uint64_t mutated = 0;
   /// Blocks read, and refused, of volumes with an object that is not what was stored.
   uint64_t blocks_readable = 0;

@@ -135,6 +135,7 @@ class ScriptRun {
     options.journal_payload_max = kWriteBlocksMax;
     options.uploads_max = 2;
     options.takeover = takeover;
+    options.space = script_.space;
     options.broken_rule = plan_.broken_rule;
     options.broken_journal_rule = plan_.broken_journal_rule;
     return options;
@@ -151,6 +152,7 @@ class ScriptRun {
         co_await Volume::open(parts, volume_options(life.takeover));
     if (opened) {
       volume_ = *std::move(opened);
+      done_ = {};
       co_await check_image(floor);
       for (const ScriptStep& step : life.steps) {
         if (!dead_ && outcome_.broken_promise.empty()) co_await make(step);
@@ -234,12 +236,38 @@ class ScriptRun {
   // --- steps
 
   Task<void> make(ScriptStep step) {
+    const bool changes =
+        step.kind == Kind::kWrite || step.kind == Kind::kFua || step.kind == Kind::kClear;
     if (step.kind == Kind::kPause) {
       co_await loop_.sleep_for(100 * kMilli);
-    } else if (step.kind == Kind::kWrite || step.kind == Kind::kClear) {
+    } else if (changes) {
       co_await change(step);
-    } else {
+      if (step.kind == Kind::kFua && !dead_) co_await make_durable(Kind::kFlush);
+    } else if (step.kind == Kind::kFlush || step.kind == Kind::kPublish) {
       co_await make_durable(step.kind);
+    } else {
+      co_await wait_for(step.kind);
+    }
+  }
+
+  [[nodiscard]] uint64_t done(Kind kind) {
+    const objstore::VolumeState state = volume_->state();
+    if (kind == Kind::kCheckpoint) return state.checkpoints_made;
+    return kind == Kind::kClean ? state.objects_cleaned : state.objects_deleted;
+  }
+
+  /// What the volume does of its own accord.
+  Task<void> wait_for(Kind kind) {
+    uint64_t& before = done_[static_cast<size_t>(kind)];
+    for (int i = 0; i < 400 && !dead_ && done(kind) <= before; ++i) {
+      co_await loop_.sleep_for(10 * kMilli);
+    }
+    if (dead_) co_return;
+    const bool came = done(kind) > before;
+    before = done(kind);
+    // After a crash there may be nothing to be done.
+    if (!came && plan_.crashes.empty()) {
+      broken(fmt::format("step {} never comes", static_cast<unsigned>(kind)));
     }
   }
 
@@ -292,6 +320,7 @@ class ScriptRun {
   uint64_t flushed_ = 0;
   objstore::Nonce flushed_journal_{};
   size_t flushed_host_ = 0;
+  std::array<uint64_t, 9> done_{};
   bool crashed_ = false;
   bool dead_ = false;
   bool busy_ = false;
@@ -306,6 +335,30 @@ ScriptStep trim(uint64_t block, uint64_t blocks) {
 constexpr ScriptStep kFlush{.kind = Kind::kFlush};
 constexpr ScriptStep kPublish{.kind = Kind::kPublish};
 constexpr ScriptStep kPause{.kind = Kind::kPause};
+constexpr ScriptStep kCheckpoint{.kind = Kind::kCheckpoint};
+constexpr ScriptStep kClean{.kind = Kind::kClean};
+constexpr ScriptStep kDelete{.kind = Kind::kDelete};
+ScriptStep fua(uint64_t block, uint64_t blocks = 1) {
+  return {.kind = Kind::kFua, .block = block, .blocks = blocks};
+}
+
+/// A checkpoint after each object.
+objstore::SpaceRules often() {
+  objstore::SpaceRules rules;
+  rules.replay_objects = 1;
+  rules.clean.target = 0;
+  rules.clean.small_objects = 0;
+  rules.delete_after = 20 * kMilli;
+  return rules;
+}
+
+/// What is mostly dead is cleaned at once, and deleted soon.
+objstore::SpaceRules tidy() {
+  objstore::SpaceRules rules = often();
+  rules.clean.target = 1.05;
+  rules.clean.waste_min = kBlockBytes;
+  return rules;
+}
 
 /// More than the ring holds.
 std::vector<ScriptStep> many_writes(uint64_t count) {
@@ -350,6 +403,28 @@ std::vector<Script> make_scripts() {
                            {.steps = many_writes(6), .end = End::kKill},
                            {.steps = {write(0), kFlush}}},
                  .ring_blocks = 28});
+  all.push_back({.name = "checkpoint",
+                 .lives = {{.steps = {write(0, 4), kPublish, kCheckpoint, write(4, 2), write(0),
+                                      kPublish, kCheckpoint, write(9), kFlush},
+                            .end = End::kPowerCut},
+                           {.steps = {write(3), kPublish, kCheckpoint}, .end = End::kKill},
+                           {.host = 1, .takeover = true, .steps = {write(6), kFlush}}},
+                 .space = often()});
+  all.push_back({.name = "garbage collection",
+                 .lives = {{.steps = {write(0, 4), write(4, 4), write(8, 4), kPublish, write(0, 3),
+                                      write(4, 3), kPublish, write(1), kClean, write(2), kFlush,
+                                      kDelete, write(7), kFlush},
+                            .end = End::kKill},
+                           {.steps = {write(5), kPublish, kDelete}, .end = End::kPowerCut},
+                           {.steps = {write(3), kFlush}}},
+                 .space = tidy()});
+  all.push_back(
+      {.name = "trim over batches",
+       .lives = {{.steps = {write(0, 4), write(4, 4), write(8, 4), write(12, 2), fua(13),
+                            trim(1, 13), kFlush, write(6, 2), trim(2, 5), fua(0, 2)},
+                  .end = End::kPowerCut},
+                 {.steps = {fua(5, 3), trim(0, 16), kPublish, fua(15)}, .end = End::kKill},
+                 {.steps = {}}}});
   return all;
 }
 

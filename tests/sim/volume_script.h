@@ -18,9 +18,19 @@
 namespace usbd::sim {
 
 struct ScriptStep {
-  enum class Kind : uint8_t { kWrite, kClear, kFlush, kPublish, kPause };
+  enum class Kind : uint8_t {
+    kWrite,
+    kFua,  ///< A write that is durable when it is answered.
+    kClear,
+    kFlush,
+    kPublish,
+    kPause,
+    kCheckpoint,  ///< Waits for one more than at the last such step, as do these:
+    kClean,
+    kDelete,
+  };
   Kind kind = Kind::kWrite;
-  /// kWrite, kClear.
+  /// kWrite, kFua, kClear.
   uint64_t block = 0;
   uint64_t blocks = 1;
 };
@@ -38,6 +48,7 @@ struct Script {
   std::vector<ScriptLife> lives;
   /// Units: blocks of 4 KiB.
   uint64_t ring_blocks = 64;
+  objstore::SpaceRules space = {};
 };
 
 /// A crash at the event of this number, counted from 1 over the whole run.

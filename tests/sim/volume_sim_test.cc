@@ -4,9 +4,11 @@
 // simulation finds what it is for.
 
 #include <array>
+#include <cstdio>
 #include <string>
 #include <vector>
 
+#include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include "base/sanitized.h"
@@ -31,6 +33,13 @@ void print_kinds(const char* what, const std::array<uint64_t, kSize>& values, Na
   print_histogram(what, counts);
 }
 
+void print_summary(const std::vector<Counted>& counts) {
+  std::string line = "  in all:";
+  for (const auto& [name, value] : counts) line += fmt::format(" {} {},", name, value);
+  line.back() = '\n';
+  std::fputs(line.c_str(), stdout);
+}
+
 VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
   using R = VolumeHistoryResult;
   const std::vector<Count<R>> counts = {{"crashes", &R::crashes},
@@ -47,7 +56,9 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
                                         {"retrying", &R::retrying},
                                         {"disk faults", &R::disk_faults},
                                         {"rotted", &R::rotted},
+                                        {"misread", &R::misread},
                                         {"mutated", &R::mutated},
+                                        {"older states refused", &R::rolled_back},
                                         {"refused flushes", &R::refused_flushes},
                                         {"refused openings", &R::refused_openings},
                                         {"harmless rot", &R::harmless},
@@ -60,7 +71,9 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
                                         {"histories with them", &R::with_checkpoints},
                                         {"objects cleaned", &R::cleaned},
                                         {"histories with that", &R::with_cleaning},
-                                        {"objects deleted", &R::deleted}};
+                                        {"objects deleted", &R::deleted},
+                                        {"lost flushed writes", &R::lost_flushes},
+                                        {"prefix violations", &R::prefix_violations}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
     R result = run_volume_history(options);
@@ -69,6 +82,12 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
     return result;
   };
   R sum = run_histories<R>(what, how_many(), counts, one);
+  print_summary({{"crash points", sum.crashes},
+                 {"store faults", sum.store_faults},
+                 {"disk faults", sum.disk_faults},
+                 {"histories with GC", sum.with_cleaning},
+                 {"lost flushed writes", sum.lost_flushes},
+                 {"prefix violations", sum.prefix_violations}});
   print_kinds("crashes while", sum.phases,
               [](size_t i) { return volume_phase_name(static_cast<VolumePhase>(i)); });
   print_kinds("failing disk calls", sum.troubles,
@@ -107,6 +126,16 @@ TEST(VolumeSimulation, FindsRotOfItsJournal) {
   }
 }
 
+TEST(VolumeSimulation, BelievesNothingThatItWentOnWithout) {
+  for (const FlushMode mode : {FlushMode::kLocal, FlushMode::kRemote}) {
+    const char* const what =
+        mode == FlushMode::kLocal ? "misreadings, local flush" : "misreadings, remote flush";
+    const VolumeHistoryResult result = run_many(what, {.mode = mode, .misreads = true});
+    EXPECT_EQ(result.broken_promise, "");
+    EXPECT_GT(result.misread, 0U);
+  }
+}
+
 TEST(VolumeSimulation, RefusesOnlyWhatCannotBeProven) {
   const VolumeHistoryResult result = run_many("changed objects", {.mutates = true});
   EXPECT_EQ(result.broken_promise, "");
@@ -116,12 +145,19 @@ TEST(VolumeSimulation, RefusesOnlyWhatCannotBeProven) {
 
 TwoWritersResult run_many_two_writers(const char* what, TwoWritersOptions options) {
   using R = TwoWritersResult;
-  const std::vector<Count<R>> counts = {
-      {"takeovers", &R::takeovers},         {"changes of the loser", &R::changes},
-      {"its flushes", &R::flushes},         {"refused", &R::refused_flushes},
-      {"kept journals", &R::kept_journals}, {"flushed changes only there", &R::exported},
-      {"checkpoints", &R::checkpoints},     {"objects cleaned", &R::cleaned},
-      {"objects deleted", &R::deleted}};
+  const std::vector<Count<R>> counts = {{"takeovers", &R::takeovers},
+                                        {"changes of the loser", &R::changes},
+                                        {"its flushes", &R::flushes},
+                                        {"refused", &R::refused_flushes},
+                                        {"kept journals", &R::kept_journals},
+                                        {"flushed changes only there", &R::exported},
+                                        {"stalls", &R::stalls},
+                                        {"slow calls", &R::slow_calls},
+                                        {"store faults", &R::store_faults},
+                                        {"ambiguous answers", &R::ambiguous},
+                                        {"checkpoints", &R::checkpoints},
+                                        {"objects cleaned", &R::cleaned},
+                                        {"objects deleted", &R::deleted}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
     return run_two_writers(options);
@@ -208,6 +244,11 @@ INSTANTIATE_TEST_SUITE_P(
                                .name = "data object deleted under a read"},
                     BrokenRule{.rule = VolumeRule::kAppliesWhereSourceStill,
                                .name = "moved blocks replace newer ones"},
+                    BrokenRule{.rule = VolumeRule::kRemembersBeforeItAnswers,
+                               .name = "the last head noted without fdatasync"},
+                    BrokenRule{.rule = VolumeRule::kRemembersBeforeItAnswers,
+                               .name = "the last head noted without fdatasync, remote flush",
+                               .mode = FlushMode::kRemote},
                     BrokenRule{.rule = {},
                                .name = "journal says synced without fdatasync",
                                .journal_rule = journal::Rule::kSyncsBeforeItSaysSo},

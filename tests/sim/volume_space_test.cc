@@ -428,5 +428,72 @@ TEST_F(VolumeSpace, KeepsTheEndOfAnOddSize) {
   ASSERT_TRUE(close());
 }
 
+// --- faults that other block devices over object stores had
+
+TEST_F(VolumeSpace, AFlushAfterAFailedUploadFailsAsWellAndNothingIsForgotten) {
+  options.timeout = 2 * kSecond;
+  options.cache_bytes = kBlockBytes;
+  ASSERT_TRUE(open());
+  refused = "vol/d/";
+  const std::vector<std::byte> data(kBlockBytes, std::byte(7));
+  for (uint64_t block = 5; block < 20; ++block) ASSERT_TRUE(run(volume->write(block, data)));
+  for (int i = 0; i < 3; ++i) {
+    const Result<void> flushed = run(volume->flush());
+    ASSERT_FALSE(flushed) << i;
+    EXPECT_TRUE(flushed.error().is(Errc::kTimedOut));
+    expect(5, 15, 7);
+  }
+  kill();
+  ASSERT_TRUE(open());
+  expect(5, 15, 7);
+  refused.clear();
+  wait(kSecond * 10);
+  EXPECT_TRUE(run(volume->flush()));
+  ASSERT_TRUE(close());
+  ASSERT_TRUE(open());
+  expect(5, 15, 7);
+  ASSERT_TRUE(close());
+}
+
+TEST_F(VolumeSpace, ZerosAreTakenWhereNothingIsCached) {
+  ASSERT_TRUE(open());
+  write(0, 8, 3);
+  ASSERT_TRUE(close());
+  for (const objstore::ExtentKind kind :
+       {objstore::ExtentKind::kZero, objstore::ExtentKind::kTrim}) {
+    ASSERT_TRUE(open());
+    const uint64_t first = kind == objstore::ExtentKind::kZero ? 1 : 5;
+    ASSERT_TRUE(run(volume->clear(objstore::BlockRange(first, 2), kind)));
+    ASSERT_TRUE(run(volume->flush()));
+    kill();
+    ASSERT_TRUE(open());
+    expect(first, 2, 0);
+    expect(first + 2, 1, 3);
+    ASSERT_TRUE(close());
+  }
+}
+
+TEST_F(VolumeSpace, TwoTebibytesAreTrimmedAtOnce) {
+  options.size = uint64_t{2} << 40U;
+  ASSERT_TRUE(open());
+  const uint64_t last = volume->blocks() - 1;
+  write(0, 3, 4);
+  write(last, 1, 4);
+  const Nanos begun = loop.now();
+  const objstore::BlockRange all(0, volume->blocks());
+  ASSERT_TRUE(run(volume->clear(all, objstore::ExtentKind::kTrim)));
+  ASSERT_TRUE(run(volume->flush()));
+  EXPECT_LT(loop.now() - begun, 5 * kSecond);
+  expect(0, 3, 0);
+  expect(last, 1, 0);
+  write(7, 1, 5);
+  ASSERT_TRUE(close());
+  ASSERT_TRUE(open());
+  expect(7, 1, 5);
+  expect(last, 1, 0);
+  EXPECT_EQ(volume->state().live_bytes > 0, true);
+  ASSERT_TRUE(close());
+}
+
 }  // namespace
 }  // namespace usbd::sim

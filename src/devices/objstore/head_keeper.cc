@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "base/limits.h"
+#include "base/log.h"
 
 namespace usbd::objstore {
 namespace {
@@ -109,9 +110,19 @@ Error HeadKeeper::lost(const Head& found) {
                            place_.name, found.epoch, head_.epoch));
 }
 
+Error HeadKeeper::set_back(const Head& found) {
+  const std::string what = fmt::format(
+      "{}: the store shows version {} of it, but has confirmed version {} to this process: it was "
+      "set back to an older state. Nothing is published until it shows that one again",
+      place_.name, found.version, head_.version);
+  if (!std::exchange(set_back_, true)) log::error("{}", what);
+  return Error(Errc::kAgain, what);
+}
+
 Task<Result<HeadKeeper::Outcome>> HeadKeeper::find_out(const Head& attempted,
                                                        objects::CallLimits limits) {
   USBD_CO_TRY(Found found, co_await read(limits));
+  if (place_.fencing && found.head.version < head_.version) co_return set_back(found.head);
   if (found.head.epoch != head_.epoch || found.head.writer != head_.writer) {
     if (place_.fencing) co_return lost(found.head);
   }
@@ -146,7 +157,9 @@ Task<Result<void>> HeadKeeper::change(std::function<void(Head&)> change, std::st
 Task<Result<void>> HeadKeeper::check(objects::CallLimits limits) {
   USBD_ASSERT(owned_);
   if (fenced_) co_return Error(Errc::kPerm, place_.name + ": the volume was taken over");
+  const uint64_t version = head_.version;
   USBD_CO_TRY(Found found, co_await read(limits));
+  if (place_.fencing && found.head.version < version) co_return set_back(found.head);
   if (found.head.epoch != head_.epoch || found.head.writer != head_.writer) {
     co_return lost(found.head);
   }

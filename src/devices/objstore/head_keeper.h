@@ -54,7 +54,7 @@ class HeadKeeper {
   Task<Result<void>> take(const Found& found, Head next, objects::CallLimits limits);
 
   /// Changes the head: `change` is applied to what it is now. Tries until it is known to have
-  /// worked, or not to be possible.
+  /// worked, or not to be possible; also while the store shows an older head than it has confirmed.
   /// Range:   after take(); one at a time. Cancel: by `stop`: kCanceled, and it may have happened.
   /// Errors:  kPerm: the volume has another owner: fenced() from now on; errors of the store that
   /// do
@@ -80,6 +80,8 @@ class HeadKeeper {
   Task<Result<Outcome>> find_out(const Head& attempted, objects::CallLimits limits);
   void accept(Head head, std::string tag);
   Error lost(const Head& found);
+  /// The store shows a head that was replaced: nothing is built on it.
+  Error set_back(const Head& found);
   void draw(Nonce& nonce);
   Task<Result<void>> pause(unsigned attempt, std::stop_token stop);
 
@@ -91,6 +93,7 @@ class HeadKeeper {
   Nanos last_contact_{0};
   bool owned_ = false;
   bool fenced_ = false;
+  bool set_back_ = false;
 };
 
 }  // namespace usbd::objstore

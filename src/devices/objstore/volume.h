@@ -45,6 +45,7 @@
 #include "devices/objstore/live_map.h"
 #include "devices/objstore/object_reader.h"
 #include "devices/objstore/read_streams.h"
+#include "devices/objstore/seen_head.h"
 #include "devices/objstore/victims.h"
 #include "journal/journal.h"
 #include "objects/object_store.h"
@@ -70,6 +71,8 @@ enum class VolumeRule : uint8_t {
   kWaitsForReaders,
   /// Blocks that were moved are mapped to their new place only if nothing was written since.
   kAppliesWhereSourceStill,
+  /// What the head says is on the local disk, too, before anybody is answered who relies on it.
+  kRemembersBeforeItAnswers,
 };
 
 /// When the volume makes checkpoints, and how it cleans up. Tests make all of it smaller.
@@ -266,6 +269,8 @@ class Volume {
   Task<Result<void>> make_journal(uint64_t epoch);
   Task<Result<void>> put_aside(const std::string& name);
   Task<Result<void>> take(const HeadKeeper::Found& found);
+  /// Notes on the local disk that the store has this head.
+  Task<void> remember_head();
   Result<void> adopt_replayed();
   void make_reader();
   Task<void> open_cache(const Head& found);
@@ -381,6 +386,9 @@ class Volume {
   const VolumeOptions options_;
   Loop& home_;
   HeadKeeper keeper_;
+  /// Null: read-only.
+  std::unique_ptr<SeenHead> seen_;
+  bool seen_failed_ = false;
   std::unique_ptr<journal::Journal> journal_;
   Nonce journal_id_{};
   bool created_ = false;

@@ -74,6 +74,8 @@ Task<Result<void>> Volume::start() {
     reader_->wait_for_store(options_.timeout);
     co_return Result<void>();
   }
+  USBD_CO_TRY(seen_, co_await SeenHead::open(*parts_.folder));
+  USBD_CO_TRY_VOID(seen_->check(found.head));
   USBD_CO_TRY_VOID(co_await choose_journal(found.head));
   USBD_CO_TRY_VOID(co_await journal_->begin(found.head.epoch + 1, last_number() + 1));
   USBD_CO_TRY_VOID(co_await take(found));
@@ -111,15 +113,18 @@ Task<Result<HeadKeeper::Found>> Volume::find_or_create() {
 /// A journal is made only after its volume: the head was lost, or the store is another one.
 Task<Result<void>> Volume::refuse_over_a_journal() {
   USBD_CO_TRY(const std::vector<std::string> names, co_await parts_.folder->list());
-  const auto found = std::ranges::find_if(
+  auto found = std::ranges::find_if(
       names, [](const std::string& name) { return name.starts_with(kJournalPrefix); });
+  const bool journal = found != names.end();
+  if (!journal) found = std::ranges::find(names, kSeenHeadFile);
   if (found == names.end()) co_return Result<void>();
   co_return Error(
       Errc::kExists,
-      fmt::format("there is no volume {} at {}, but here is a journal of one: {} in {}. No new "
+      fmt::format("there is no volume {} at {}, but here is a {} of one: {} in {}. No new "
                   "volume is made in its place. If the old one is really gone, move its local "
                   "directory away",
-                  options_.name, parts_.store.name(), *found, parts_.folder->name()));
+                  options_.name, parts_.store.name(), journal ? "journal" : "trace", *found,
+                  parts_.folder->name()));
 }
 
 Task<Result<HeadKeeper::Found>> Volume::create() {
@@ -275,9 +280,20 @@ Task<Result<void>> Volume::take(const HeadKeeper::Found& found) {
   }
   next.epochs.push_back(start);
   USBD_CO_TRY_VOID(co_await keeper_.take(found, std::move(next), {}));
+  co_await remember_head();
   const MutexLock lock(mutex_);
   next_seq_ = head().last_seq + 1;
   co_return Result<void>();
+}
+
+/// What is published is in the store, so that a local disk that fails here is no reason to stop.
+Task<void> Volume::remember_head() {
+  const bool synced = keeps(VolumeRule::kRemembersBeforeItAnswers);
+  const Head now = head();
+  const Result<void> noted = co_await seen_->remember(now, synced);
+  if (noted || stop_.stop_requested() || std::exchange(seen_failed_, true)) co_return;
+  log::warning("{}: if the store ever shows an older state than now, it may not be noticed here",
+               noted.error().message());
 }
 
 // --- reading

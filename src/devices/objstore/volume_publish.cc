@@ -280,6 +280,7 @@ Task<void> Volume::publish() {
   };
   const Result<void> changed = co_await keeper_.change(change, stop_.get_token());
   if (changed) {
+    co_await remember_head();
     show_head();
     if (root) root_named();
     if (count > 0) published(count);
@@ -447,6 +448,7 @@ Task<Result<void>> Volume::close(std::stop_token stop) {
       head_is_final_ = true;  // one change at a time: from here on it is this one
       while (publishing_) co_await home_.sleep_for(limits::kHeadRetryMin);
       result = co_await keeper_.change(clean, stop);
+      if (result) co_await remember_head();
     }
   }
   stop_.request_stop();
@@ -457,6 +459,7 @@ Task<Result<void>> Volume::close(std::stop_token stop) {
   }
   co_await scope_.close();
   co_await close_reading();
+  if (seen_) static_cast<void>(co_await seen_->close());  // all that matters in it was synced
   if (journal_) {
     const Result<void> closed = co_await journal_->close();
     if (result && !closed) result = closed;

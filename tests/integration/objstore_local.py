@@ -288,7 +288,7 @@ def test_a_store_that_was_set_back_is_refused_where_the_newer_state_was_seen():
         # The head alone, with all objects of the newer state.
         shutil.rmtree(top)
         shutil.copytree(f"{top}.newer", top, symlinks=True)
-        shutil.copy2(f"{top}.older/bucket/vol/head", f"{top}/bucket/vol/head")
+        shutil.copy2(f"{top}.older/bucket/vol/head,obj", f"{top}/bucket/vol/head,obj")
         refused(*options, folder=flush, says=["older state than this host has seen"])
         shutil.rmtree(top)
         os.rename(f"{top}.newer", top)

@@ -334,6 +334,19 @@ inline constexpr size_t kCheckpointReads = 8;
 inline constexpr uint64_t kCheckpointReadBytes = 8U << 20;
 inline constexpr uint64_t kCheckpointReadGap = 64U << 10;
 
+// The map of a volume in an object store, in memory and in its local file.
+/// Bytes that it takes by default, and the part of them (one by this) that copies for a checkpoint
+/// may take before changes wait for it; how often it is looked whether they still must.
+inline constexpr uint64_t kMapMemory = 256U << 20;
+inline constexpr uint64_t kMapCopiesPart = 8;
+inline constexpr auto kMapCopiesPause = 5ms;
+/// How long nothing is written to the file after it took nothing, and how many leaves are looked at
+/// then, each time that room is wanted, for one that can go without being written.
+inline constexpr auto kMapWriteRetry = 10s;
+inline constexpr size_t kMapLooksMax = 64;
+/// Leaves that are changed before others have their turn.
+inline constexpr uint64_t kMapTurn = 1024;
+
 // Looking at volumes from outside (usbdctl).
 /// Objects that are read at once, and bytes of one that are fetched at once.
 inline constexpr unsigned kCheckFetchesMax = 8;

@@ -381,7 +381,7 @@ void add_objstore_local(std::vector<FlagSpec>& table) {
                    .kind = Kind::kSize,
                    .value_name = "SIZE",
                    .fallback = "256MiB",
-                   .help = "Memory of the map from blocks to objects.",
+                   .help = "Memory of the map from blocks to objects; the rest of it is on disk.",
                    .least = kMiB});
 }
 

@@ -154,6 +154,7 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
                         : head                ? head->size
                                               : options.size;
   options.keeps_cache = asked.keeps_cache;
+  options.map_bytes = asked.map_bytes;
   options.space.clean.target = asked.gc_target;
   return options;
 }
@@ -225,6 +226,10 @@ Task<Result<OpenedVolume>> open_on(ObjstoreDevice::Parts& parts, const VolumeSet
     const std::filesystem::path directory = objstore_directory(settings);
     USBD_CO_TRY_VOID(make_directory(directory));
     USBD_CO_TRY(parts.folder, KernelFolder::open_directory(directory, runtime.blocking_pool()));
+  } else {
+    // Only for a map that is larger than its memory, in a file without a name.
+    USBD_CO_TRY(parts.folder,
+                KernelFolder::open_directory(settings.directory, runtime.blocking_pool()));
   }
   USBD_CO_TRY(std::unique_ptr<ObjstoreDevice> device,
               co_await ObjstoreDevice::open(std::move(parts), std::move(options)));

@@ -45,6 +45,7 @@ ObjstoreSettings objstore_settings(const FlagValues& values) {
   objstore.timeout = values.duration("objstore-timeout");
   objstore.uploads_max = static_cast<unsigned>(values.count("objstore-concurflush"));
   objstore.cache_bytes = values.size("objstore-diskcache");
+  objstore.map_bytes = values.size("objstore-mapmem");
   objstore.keeps_cache = values.on("objstore-persistcache");
   objstore.flushes_remotely = values.text("objstore-flushmode") == "remote";
   objstore.takeover = values.on("objstore-takeover");
@@ -157,12 +158,6 @@ std::vector<std::string> ignored_flags(const FlagValues& values, const std::stri
     if (!values.given(name)) continue;
     warnings.push_back(
         fmt::format("-{} has no effect: this build does not take kernel devices over yet", name));
-  }
-  if (device_type != "objstore") return warnings;
-  for (const char* name : {"objstore-mapmem"}) {
-    if (!values.given(name)) continue;
-    warnings.push_back(
-        fmt::format("-{} has no effect: this build keeps the whole map in memory", name));
   }
   return warnings;
 }

@@ -42,6 +42,7 @@ struct ObjstoreSettings {
   unsigned uploads_max = 0;
   /// Of blocks read, on the local disk; 0: up to the volume's size. Units: bytes.
   uint64_t cache_bytes = 0;
+  uint64_t map_bytes = limits::kMapMemory;
   bool keeps_cache = false;
   bool flushes_remotely = false;
   bool takeover = false;

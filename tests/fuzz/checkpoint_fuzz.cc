@@ -45,6 +45,9 @@ void check_error(const Error& error) {
 
 void leaf(uint64_t blocks, Bytes input) {
   BlockMap map(blocks);
+  const auto ignore = [](uint32_t /*slot*/, uint32_t /*blocks*/) {};
+  map.set({0, 1}, {1, 0}, ignore);
+  map.set({0, 1}, {}, ignore);
   const uint64_t empty = map.memory();
   const Result<void> read = map.decode_leaf(0, input);
   if (!read) {
@@ -53,7 +56,6 @@ void leaf(uint64_t blocks, Bytes input) {
     return;
   }
   promise(same(map.encode_leaf(0), input), "a leaf is written as it was read");
-  const auto ignore = [](uint32_t /*slot*/, uint32_t /*blocks*/) {};
   map.set({blocks / 2, blocks / 4}, {UINT32_MAX, 0}, ignore);
   const uint64_t moved =
       map.move({blocks / 2, blocks - blocks / 2}, {UINT32_MAX, 0}, {7, 1}, ignore);

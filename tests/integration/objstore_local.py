@@ -150,11 +150,9 @@ def test_what_does_not_fit_the_volume_is_refused_and_changes_nothing():
     refused(*store("-objstore-journalsize=1MiB"), status=2, says=["-objstore-journalsize", "8 MiB"])
 
 
-def test_flags_without_effect_are_said():
-    with daemon(*store("-objstore-gctarget=1.3", "-objstore-mapmem=1GiB")) as one:
-        assert "gctarget has no effect" not in one.log(), one.log()
-        for flag in ("mapmem",):
-            assert f"-objstore-{flag} has no effect" in one.log(), one.log()
+def test_every_flag_has_an_effect():
+    with daemon(*store("-objstore-gctarget=1.3", "-objstore-mapmem=1MiB")) as one:
+        assert "has no effect" not in one.log(), one.log()
         stopped(one)
 
 

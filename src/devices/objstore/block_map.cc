@@ -4,12 +4,14 @@
 // else the array. So a leaf has one encoding, whose length alone tells the form: the longest list
 // is shorter than the array. docs/formats/checkpoint.md describes both.
 //
-// A leaf that became empty stays, as a few bytes, until its change has been written.
+// An entry says of a leaf, in few bytes, what is known also when its contents are not here. Entries
+// come in chunks, of which a volume that holds little needs few.
 
 #include "devices/objstore/block_map.h"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstring>
 #include <optional>
 #include <utility>
@@ -203,6 +205,13 @@ Result<std::unique_ptr<Flat>> decode_flat(uint64_t leaf, uint32_t blocks, Bytes 
   return flat;
 }
 
+/// Returns what is behind it.
+template <typename T>
+std::byte* put_next(std::byte* at, const T& disk) {
+  std::memcpy(at, &disk, sizeof(disk));
+  return at + sizeof(disk);
+}
+
 DiskLocation to_disk(Location location) {
   return {.slot = location.slot, .position = location.position};
 }
@@ -213,14 +222,15 @@ struct BlockMap::Leaf {
   /// In order, none continues another; unused if `flat` is set.
   std::vector<LeafExtent> list = {};
   std::unique_ptr<Flat> flat = nullptr;
-  /// The generation of the last change; 0: none since clear_changed().
-  uint32_t changed = 0;
   /// If `flat` is set: how long a list it would be.
   uint32_t runs = 0;
 
   [[nodiscard]] bool empty() const { return flat == nullptr && list.empty(); }
   [[nodiscard]] uint64_t memory() const {
     return sizeof(Leaf) + list.capacity() * sizeof(LeafExtent) + (flat ? sizeof(Flat) : 0);
+  }
+  [[nodiscard]] uint32_t encoded_bytes() const {
+    return static_cast<uint32_t>(flat ? kFlatBytes : list.size() * sizeof(DiskExtent));
   }
   /// The first extent that ends after `block`.
   [[nodiscard]] size_t position_of(uint32_t block) const {
@@ -314,20 +324,67 @@ void BlockMap::Leaf::find_in_flat(Span span, uint64_t start, std::vector<MappedR
   }
 }
 
+struct BlockMap::Entry {
+  /// Null: nothing is mapped, or it is away.
+  std::unique_ptr<Leaf> leaf = nullptr;
+  /// The generation of the last change; 0: none since clear_changed().
+  uint32_t changed = 0;
+  /// Of the copy.
+  uint32_t crc = 0;
+  uint16_t encoded_bytes = 0;
+  bool away = false;
+  bool copied = false;
+  /// A copy is being made; and whether the leaf is still as it was when that began.
+  bool copying = false;
+  bool copy_is_good = false;
+  bool in_order = false;
+  /// Somebody has looked at it since next_to_go() passed by.
+  std::atomic<bool> used = false;
+};
+
+struct BlockMap::Chunk {
+  static constexpr uint64_t kLeaves = 256;
+  std::array<Entry, kLeaves> entries;
+};
+
 BlockMap::BlockMap(uint64_t blocks)
-    : blocks_(blocks), leaves_((blocks + kLeafBlocks - 1) / kLeafBlocks) {
-  memory_ = leaves_.capacity() * sizeof(leaves_.front());
+    : blocks_(blocks),
+      leaves_((blocks + kLeafBlocks - 1) / kLeafBlocks),
+      chunks_((leaves_ + Chunk::kLeaves - 1) / Chunk::kLeaves) {
+  static_assert(sizeof(Entry) <= 32);
+  memory_ = chunks_.capacity() * sizeof(chunks_.front());
 }
 BlockMap::~BlockMap() = default;
 BlockMap::BlockMap(BlockMap&&) noexcept = default;
+
+BlockMap::Entry* BlockMap::entry(uint64_t index) const {
+  USBD_ASSERT(index < leaves_);
+  Chunk* const chunk = chunks_[index / Chunk::kLeaves].get();
+  return chunk == nullptr ? nullptr : &chunk->entries[index % Chunk::kLeaves];
+}
+
+BlockMap::Entry& BlockMap::make_entry(uint64_t index) {
+  USBD_ASSERT(index < leaves_);
+  std::unique_ptr<Chunk>& chunk = chunks_[index / Chunk::kLeaves];
+  if (chunk == nullptr) {
+    chunk = std::make_unique<Chunk>();
+    memory_ += sizeof(Chunk);
+  }
+  return chunk->entries[index % Chunk::kLeaves];
+}
 
 uint32_t BlockMap::leaf_blocks(uint64_t index) const {
   return static_cast<uint32_t>(std::min<uint64_t>(kLeafBlocks, blocks_ - index * kLeafBlocks));
 }
 
 const BlockMap::Leaf* BlockMap::leaf(uint64_t index) const {
-  USBD_ASSERT(index < leaves_.size());
-  return leaves_[index].get();
+  Entry* const found = entry(index);
+  if (found == nullptr) return nullptr;
+  USBD_ASSERT(!found->away);
+  if (!found->used.load(std::memory_order_relaxed)) {
+    found->used.store(true, std::memory_order_relaxed);
+  }
+  return found->leaf.get();
 }
 
 std::vector<MappedRun> BlockMap::find(BlockRange range) const {
@@ -361,12 +418,17 @@ void BlockMap::set(BlockRange range, Location location, const Replaced& replaced
 }
 
 void BlockMap::set_in_leaf(BlockRange range, Location location, const Replaced& replaced) {
-  std::unique_ptr<Leaf>& leaf = leaves_[range.first / kLeafBlocks];
+  const uint64_t index = range.first / kLeafBlocks;
   const auto first = static_cast<uint32_t>(range.first % kLeafBlocks);
   const Span span{first, first + static_cast<uint32_t>(range.count)};
-  const bool unmaps = location.slot == 0;
-  if (unmaps && (leaf == nullptr || !leaf->anything_in(span))) return;
-  if (before_change_) before_change_(range.first / kLeafBlocks);
+  if (location.slot == 0) {
+    const Leaf* const found = leaf(index);
+    if (found == nullptr || !found->anything_in(span)) return;
+  }
+  Entry& entry = make_entry(index);
+  USBD_ASSERT(!entry.away);
+  if (before_change_) before_change_(index);
+  std::unique_ptr<Leaf> leaf = std::move(entry.leaf);
   if (leaf == nullptr) {
     leaf = std::make_unique<Leaf>();
   } else {
@@ -378,9 +440,25 @@ void BlockMap::set_in_leaf(BlockRange range, Location location, const Replaced& 
     leaf->set_in_list(span, location, replaced);
   }
   leaf->choose_form();
-  if (leaf->changed == 0) ++changed_leaves_;
-  leaf->changed = generation_;
-  memory_ += leaf->memory();
+  put(index, entry, std::move(leaf));
+  if (entry.changed == 0) ++changed_leaves_;
+  entry.changed = generation_;
+}
+
+/// Range: what was there is gone, and memory_ does not count it.
+void BlockMap::put(uint64_t index, Entry& entry, std::unique_ptr<Leaf> leaf) {
+  if (leaf != nullptr && leaf->empty()) leaf = nullptr;
+  const uint32_t bytes = leaf == nullptr ? 0 : leaf->encoded_bytes();
+  encoded_bytes_ = encoded_bytes_ - entry.encoded_bytes + bytes;
+  entry.encoded_bytes = static_cast<uint16_t>(bytes);
+  entry.copied = false;
+  entry.copy_is_good = false;
+  entry.used.store(true, std::memory_order_relaxed);
+  if (leaf != nullptr) memory_ += leaf->memory();
+  entry.leaf = std::move(leaf);
+  if (!keeps_order_ || entry.in_order || entry.leaf == nullptr) return;
+  entry.in_order = true;
+  order_.push_back(index);
 }
 
 uint64_t BlockMap::move(BlockRange range, Location from, Location to, const Replaced& replaced) {
@@ -401,41 +479,35 @@ uint64_t BlockMap::move(BlockRange range, Location from, Location to, const Repl
 }
 
 bool BlockMap::changed(uint64_t index) const {
-  const Leaf* found = leaf(index);
+  const Entry* const found = entry(index);
   return found != nullptr && found->changed != 0;
 }
 
 void BlockMap::clear_changed(uint64_t index, uint32_t until) {
-  USBD_ASSERT(index < leaves_.size());
-  std::unique_ptr<Leaf>& leaf = leaves_[index];
-  if (leaf == nullptr || leaf->changed > until) return;
-  if (leaf->changed != 0) --changed_leaves_;
-  leaf->changed = 0;
-  if (!leaf->empty()) return;
-  memory_ -= leaf->memory();
-  leaf = nullptr;
+  Entry* const found = entry(index);
+  if (found == nullptr || found->changed > until) return;
+  if (found->changed != 0) --changed_leaves_;
+  found->changed = 0;
 }
 
 std::vector<std::byte> BlockMap::encode_leaf(uint64_t index) const {
   const Leaf* found = leaf(index);
-  std::vector<std::byte> out;
-  if (found == nullptr) return out;
+  if (found == nullptr) return {};
+  std::vector<std::byte> out(found->encoded_bytes());
+  std::byte* at = out.data();
   if (found->flat != nullptr) {
-    out.reserve(kFlatBytes);
-    for (const Location& location : *found->flat) wire_append(out, to_disk(location));
+    for (const Location& location : *found->flat) at = put_next(at, to_disk(location));
     return out;
   }
-  out.reserve(found->list.size() * sizeof(DiskExtent));
   for (const LeafExtent& extent : found->list) {
     const DiskExtent disk{
         .first = extent.first, .count = extent.count, .location = to_disk(extent.location)};
-    wire_append(out, disk);
+    at = put_next(at, disk);
   }
   return out;
 }
 
-Result<void> BlockMap::decode_leaf(uint64_t index, Bytes encoded) {
-  USBD_ASSERT(index < leaves_.size());
+Result<std::unique_ptr<BlockMap::Leaf>> BlockMap::decode(uint64_t index, Bytes encoded) const {
   auto fresh = std::make_unique<Leaf>();
   if (encoded.size() == kFlatBytes) {
     USBD_TRY(fresh->flat, decode_flat(index, leaf_blocks(index), encoded));
@@ -446,12 +518,102 @@ Result<void> BlockMap::decode_leaf(uint64_t index, Bytes encoded) {
   } else {
     USBD_TRY(fresh->list, decode_list(index, leaf_blocks(index), encoded));
   }
-  if (fresh->empty()) fresh = nullptr;
-  std::unique_ptr<Leaf>& leaf = leaves_[index];
-  if (leaf != nullptr) memory_ -= leaf->memory();
-  if (leaf != nullptr && leaf->changed != 0) --changed_leaves_;
-  if (fresh != nullptr) memory_ += fresh->memory();
-  leaf = std::move(fresh);
+  return fresh;
+}
+
+Result<void> BlockMap::decode_leaf(uint64_t index, Bytes encoded) {
+  USBD_ASSERT(index < leaves_);
+  USBD_TRY(std::unique_ptr<Leaf> fresh, decode(index, encoded));
+  if (fresh->empty() && entry(index) == nullptr) return {};
+  Entry& entry = make_entry(index);
+  if (entry.leaf != nullptr) memory_ -= entry.leaf->memory();
+  if (entry.away) --leaves_away_;
+  entry.away = false;
+  put(index, entry, std::move(fresh));
+  if (entry.changed != 0) --changed_leaves_;
+  entry.changed = 0;
+  return {};
+}
+
+// --- leaves that go away
+// ----------------------------------------------------------------------------------
+
+bool BlockMap::here(BlockRange range) const {
+  if (leaves_away_ == 0 || range.count == 0) return true;
+  for (uint64_t index = range.first / kLeafBlocks; index <= (range.end() - 1) / kLeafBlocks;
+       ++index) {
+    if (is_away(index)) return false;
+  }
+  return true;
+}
+
+bool BlockMap::is_away(uint64_t index) const {
+  const Entry* const found = entry(index);
+  return found != nullptr && found->away;
+}
+
+std::optional<uint64_t> BlockMap::next_to_go(size_t most) {
+  for (; most > 0 && !order_.empty(); --most) {
+    const uint64_t index = order_.front();
+    order_.pop_front();
+    Entry& found = *entry(index);
+    if (found.leaf == nullptr) {  // it is empty now, or away
+      found.in_order = false;
+      continue;
+    }
+    order_.push_back(index);
+    if (!found.used.load(std::memory_order_relaxed)) return index;
+    found.used.store(false, std::memory_order_relaxed);
+  }
+  return std::nullopt;
+}
+
+bool BlockMap::has_copy(uint64_t index) const {
+  const Entry* const found = entry(index);
+  return found != nullptr && found->copied;
+}
+
+bool BlockMap::begin_copy(uint64_t index) {
+  Entry& found = *entry(index);
+  USBD_ASSERT(found.leaf != nullptr);
+  if (found.copying) return false;
+  found.copying = true;
+  found.copy_is_good = true;
+  return true;
+}
+
+void BlockMap::end_copy(uint64_t index, std::optional<Proof> proof) {
+  Entry& found = *entry(index);
+  USBD_ASSERT(found.copying);
+  found.copying = false;
+  found.copied = proof.has_value() && found.copy_is_good;
+  if (found.copied) found.crc = proof->crc;
+}
+
+void BlockMap::send_away(uint64_t index) {
+  Entry& found = *entry(index);
+  USBD_ASSERT(found.copied && found.leaf != nullptr);
+  memory_ -= found.leaf->memory();
+  found.leaf = nullptr;
+  found.away = true;
+  ++leaves_away_;
+}
+
+BlockMap::Proof BlockMap::proof(uint64_t index) const {
+  const Entry& found = *entry(index);
+  USBD_ASSERT(found.away);
+  return {.bytes = found.encoded_bytes, .crc = found.crc};
+}
+
+Result<void> BlockMap::bring_back(uint64_t index, Bytes encoded) {
+  Entry& found = *entry(index);
+  USBD_ASSERT(found.away);
+  USBD_TRY(std::unique_ptr<Leaf> leaf, decode(index, encoded));
+  USBD_ASSERT(!leaf->empty());
+  found.away = false;
+  --leaves_away_;
+  put(index, found, std::move(leaf));
+  found.copied = true;
   return {};
 }
 

@@ -3,12 +3,18 @@
 // BlockMap: where each 4 KiB block of a volume is in the store. A leaf covers 4 MiB; it is a list
 // of extents while that is shorter, else an array of 8 bytes a block. What is not mapped reads as
 // zeros.
+//
+// A leaf may be away: its contents are then kept by who sent it away (map_pager.h), and here is
+// only what finds and proves them again. Whatever looks into a leaf or changes it needs it here.
 
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
@@ -50,7 +56,8 @@ struct MappedRun {
   friend bool operator==(const MappedRun&, const MappedRun&) = default;
 };
 
-/// Threads: one at a time.
+/// Threads: one at a time; find() and here() many at a time.
+/// Range:   find, set, move and encode_leaf: the leaves are here, asserted.
 class BlockMap {
  public:
   /// Told how many blocks of an object were replaced. Range: slot > 0.
@@ -78,8 +85,10 @@ class BlockMap {
   void watch(BeforeChange before) { before_change_ = std::move(before); }
 
   /// Units: bytes of memory.
-  [[nodiscard]] uint64_t memory() const { return memory_; }
-  [[nodiscard]] uint64_t leaves() const { return leaves_.size(); }
+  [[nodiscard]] uint64_t memory() const { return memory_ + order_.size() * sizeof(order_.front()); }
+  /// Units: bytes of all leaves as checkpoints keep them, here and away.
+  [[nodiscard]] uint64_t encoded_bytes() const { return encoded_bytes_; }
+  [[nodiscard]] uint64_t leaves() const { return leaves_; }
   /// How many leaves have changed since they were cleared.
   [[nodiscard]] uint64_t changed_leaves() const { return changed_leaves_; }
   /// Whether leaf `index` has changed since clear_changed(index).
@@ -94,20 +103,67 @@ class BlockMap {
   /// Errors: kInvalid: not what encode_leaf() makes; the leaf is as before.
   Result<void> decode_leaf(uint64_t index, Bytes encoded);
 
+  // --- leaves that go away
+
+  /// What proves the contents of a leaf that is away.
+  struct Proof {
+    uint32_t bytes = 0;
+    uint32_t crc = 0;
+    friend bool operator==(const Proof&, const Proof&) = default;
+  };
+
+  /// From now on keeps the order that next_to_go() needs. Range: nothing is mapped yet.
+  void keep_order() { keeps_order_ = true; }
+  /// Whether the leaves of `range` are here. Range: within the volume.
+  [[nodiscard]] bool here(BlockRange range) const;
+  [[nodiscard]] bool is_away(uint64_t index) const;
+  [[nodiscard]] uint64_t leaves_away() const { return leaves_away_; }
+  /// A leaf with contents that is here and was not looked at lately; none: not among the `most`
+  /// that were asked. The next call begins with the next one.
+  std::optional<uint64_t> next_to_go(size_t most);
+  [[nodiscard]] size_t in_order() const { return order_.size(); }
+  /// Whether what end_copy() was told of is still what the leaf is.
+  [[nodiscard]] bool has_copy(uint64_t index) const;
+  /// What encode_leaf() gives now is being copied. False: it is already. Range: the leaf is here.
+  [[nodiscard]] bool begin_copy(uint64_t index);
+  /// The copy is made, or, without `proof`, is not. It counts if the leaf did not change since.
+  void end_copy(uint64_t index, std::optional<Proof> proof);
+  /// Takes the contents out of memory. Range: has_copy(), asserted.
+  void send_away(uint64_t index);
+  /// Of the copy. Range: it is away, asserted.
+  [[nodiscard]] Proof proof(uint64_t index) const;
+  /// The contents, proven, are here again. Errors: kInvalid: not what encode_leaf() makes; it stays
+  /// away. Range: it is away, asserted.
+  Result<void> bring_back(uint64_t index, Bytes encoded);
+
  private:
   struct Leaf;
+  struct Entry;
+  struct Chunk;
 
+  /// nullptr: nothing was ever mapped near it.
+  [[nodiscard]] Entry* entry(uint64_t index) const;
+  Entry& make_entry(uint64_t index);
+  /// nullptr: nothing is mapped in it.
   [[nodiscard]] const Leaf* leaf(uint64_t index) const;
   /// How many blocks leaf `index` covers: fewer at the end of the volume.
   [[nodiscard]] uint32_t leaf_blocks(uint64_t index) const;
   void set_in_leaf(BlockRange range, Location location, const Replaced& replaced);
+  [[nodiscard]] Result<std::unique_ptr<Leaf>> decode(uint64_t index, Bytes encoded) const;
+  void put(uint64_t index, Entry& entry, std::unique_ptr<Leaf> leaf);
 
   uint64_t blocks_;
+  uint64_t leaves_;
   uint64_t memory_ = 0;
+  uint64_t encoded_bytes_ = 0;
   uint64_t changed_leaves_ = 0;
+  uint64_t leaves_away_ = 0;
   uint32_t generation_ = 1;
+  bool keeps_order_ = false;
   BeforeChange before_change_;
-  std::vector<std::unique_ptr<Leaf>> leaves_;
+  std::vector<std::unique_ptr<Chunk>> chunks_;
+  /// Leaves that are here, and some that were: as they came.
+  std::deque<uint64_t> order_;
 };
 
 }  // namespace usbd::objstore

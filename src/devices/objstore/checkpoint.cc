@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // The moment of a checkpoint: the object table's pages are copied at once, since they are small
-// (72 bytes an object); those of the map when their turn comes, or, if somebody changes one before,
-// just before that change. So neither the memory nor the time at once grows with the volume.
+// (72 bytes an object); those of the map when their turn comes, leaf by leaf, or, if somebody
+// changes a leaf before, just before that change. So neither the memory nor the time at once grows
+// with the volume.
 
 #include "devices/objstore/checkpoint.h"
 
@@ -79,37 +80,50 @@ void replace(std::vector<PageRef>& refs, const Pages& written, const std::vector
   refs = std::move(merged);
 }
 
-/// The map's pages as they were when this was made, while the map changes.
-class FrozenPages {
+}  // namespace
+
+/// The map's pages as they were when this was made, while the map changes: leaves that change
+/// before they were taken are copied.
+class CheckpointWriter::Frozen {
  public:
-  FrozenPages(const BlockMap& map, Pages pages) : map_(map), pages_(std::move(pages)) {
+  /// `copied`: the bytes of the copies are added to it.
+  Frozen(const BlockMap& map, Pages pages, std::shared_ptr<uint64_t> copied)
+      : map_(map), pages_(std::move(pages)), copied_(std::move(copied)) {
     std::ranges::sort(pages_);
+  }
+  Frozen(const Frozen&) = delete;
+  Frozen& operator=(const Frozen&) = delete;
+  ~Frozen() {
+    for (const auto& [leaf, bytes] : copies_) *copied_ -= bytes.size();
   }
 
   void before_change(uint64_t leaf) {
     const auto page = static_cast<uint32_t>(leaf / kPageLeaves);
-    const bool waits = page >= next_ && std::ranges::binary_search(pages_, page);
-    if (waits && !copies_.contains(page)) copies_.emplace(page, encode_map_page(map_, page));
+    const bool waits = leaf >= next_ && std::ranges::binary_search(pages_, page);
+    if (!waits || has_copy(leaf)) return;
+    const auto copy = copies_.emplace(leaf, map_.encode_leaf(leaf)).first;
+    *copied_ += copy->second.size();
   }
-  /// Range: called once for each page, in order.
-  std::vector<std::byte> take(uint32_t page) {
-    next_ = page + 1;
-    const auto copy = copies_.find(page);
-    if (copy == copies_.end()) return encode_map_page(map_, page);
+  [[nodiscard]] bool has_copy(uint64_t leaf) const { return copies_.contains(leaf); }
+  /// Range: called once for each leaf, in order; it has a copy, or is here.
+  std::vector<std::byte> take(uint64_t leaf) {
+    next_ = leaf + 1;
+    const auto copy = copies_.find(leaf);
+    if (copy == copies_.end()) return map_.encode_leaf(leaf);
     std::vector<std::byte> bytes = std::move(copy->second);
     copies_.erase(copy);
+    *copied_ -= bytes.size();
     return bytes;
   }
 
  private:
   const BlockMap& map_;
   Pages pages_;
-  /// Pages below it were taken.
-  uint32_t next_ = 0;
-  std::map<uint32_t, std::vector<std::byte>> copies_;
+  const std::shared_ptr<uint64_t> copied_;
+  /// Leaves below it were taken.
+  uint64_t next_ = 0;
+  std::map<uint64_t, std::vector<std::byte>> copies_;
 };
-
-}  // namespace
 
 /// One checkpoint being written.
 class CheckpointWriter::Attempt {
@@ -127,13 +141,14 @@ class CheckpointWriter::Attempt {
     table_generation_ = table_.end_generation();
     for (const uint32_t page : table_pages_) table_bytes_.push_back(table_.encode_page(page));
     // Shared: whoever drops a task in its middle leaves the map with something that works.
-    frozen_ = std::make_shared<FrozenPages>(map_, map_pages_);
+    frozen_ = std::make_shared<Frozen>(map_, map_pages_, owner_.copied_bytes_);
     map_.watch([frozen = frozen_](uint64_t leaf) { frozen->before_change(leaf); });
   }
 
   Task<Result<PiecePointer>> run() {
     Result<PiecePointer> root = co_await store();
     map_.watch({});
+    frozen_ = nullptr;
     co_return root;
   }
 
@@ -174,7 +189,7 @@ class CheckpointWriter::Attempt {
 
   Task<Result<PiecePointer>> store() {
     for (const uint32_t page : map_pages_) {
-      std::vector<std::byte> bytes = frozen_->take(page);
+      USBD_CO_TRY(std::vector<std::byte> bytes, co_await take_page(page));
       const PieceLabel label{.kind = PieceKind::kMapPage, .page = page};
       USBD_CO_TRY_VOID(co_await add_page(label, std::move(bytes), map_refs_));
     }
@@ -183,6 +198,23 @@ class CheckpointWriter::Attempt {
       USBD_CO_TRY_VOID(co_await add_page(label, std::move(table_bytes_[i]), table_refs_));
     }
     co_return co_await store_root();
+  }
+
+  /// The page as it was at the moment. One leaf of it at a time has to be here.
+  Task<Result<std::vector<std::byte>>> take_page(uint32_t page) {
+    const uint64_t first = uint64_t{page} * kPageLeaves;
+    const uint64_t end = std::min(first + kPageLeaves, map_.leaves());
+    MapPageBuilder builder;
+    for (uint64_t leaf = first; leaf < end; ++leaf) {
+      MapHold hold;
+      if (map_.is_away(leaf) && !frozen_->has_copy(leaf)) {
+        USBD_ASSERT(owner_.options_.pager != nullptr);
+        const BlockRange block(leaf * kLeafBlocks, 1);
+        USBD_CO_TRY(hold, co_await owner_.options_.pager->hold(block));
+      }
+      builder.add(frozen_->take(leaf));
+    }
+    co_return builder.finish();
   }
 
   Task<Result<void>> add_page(PieceLabel label, std::vector<std::byte> bytes,
@@ -263,7 +295,7 @@ class CheckpointWriter::Attempt {
   Pages map_pages_;
   Pages table_pages_;
   std::vector<std::vector<std::byte>> table_bytes_;
-  std::shared_ptr<FrozenPages> frozen_;
+  std::shared_ptr<Frozen> frozen_;
   /// The object that takes pages.
   std::optional<PieceWriter> open_;
   std::vector<PageRef> map_refs_;

@@ -24,6 +24,7 @@
 #include "codec/codec.h"
 #include "devices/objstore/block_map.h"
 #include "devices/objstore/checkpoint_root.h"
+#include "devices/objstore/map_pager.h"
 #include "devices/objstore/object_table.h"
 #include "devices/objstore/sealed_pieces.h"
 #include "objects/object_store.h"
@@ -80,6 +81,8 @@ class CheckpointWriter {
     /// Runs what changes the map; for who reads it from other threads. It must run it at once.
     std::function<void(const std::function<void()>&)> exclusively =
         [](const std::function<void()>& change) { change(); };
+    /// Brings leaves of the map back; null: none is ever away. Lifetime: outlives the writer.
+    MapPager* pager = nullptr;
   };
   /// The checkpoint that map and table were read from.
   struct Previous {
@@ -99,16 +102,19 @@ class CheckpointWriter {
   /// the map; one at a time, asserted. Lifetime: map and table until the task has finished.
   /// Durable:  the checkpoint, once this returns it. It is the volume's only once head names it.
   /// Cancel:   by `stop`; the checkpoint has failed then.
-  /// Errors:   those of ObjectStore::put; kOverflow (a root larger than can be); kInvalid,
-  ///           kNotSupported: as crypto::make_sealer().
+  /// Errors:   those of ObjectStore::put and MapPager::hold; kOverflow (a root larger than can be);
+  ///           kInvalid, kNotSupported: as crypto::make_sealer().
   Task<Result<Checkpoint>> write(BlockMap& map, ObjectTable& table, CheckpointMoment moment,
                                  std::stop_token stop);
 
   /// What the last checkpoint says; its number is 0 before the first.
   [[nodiscard]] const CheckpointRoot& root() const { return root_; }
+  /// Units: bytes of memory that leaves take which changed before they were written.
+  [[nodiscard]] uint64_t copied_bytes() const { return *copied_bytes_; }
 
  private:
   class Attempt;
+  class Frozen;
   Task<Result<Checkpoint>> finish(Attempt& attempt);
 
   const CheckpointPlace place_;
@@ -121,6 +127,7 @@ class CheckpointWriter {
   /// Objects of attempts that failed; some may exist.
   std::vector<MapObjectId> abandoned_;
   bool writing_ = false;
+  std::shared_ptr<uint64_t> copied_bytes_ = std::make_shared<uint64_t>(0);
 };
 
 /// Threads: one loop's.
@@ -136,20 +143,24 @@ class CheckpointReader {
 
   /// Fills `map` and `table`, which hold nothing, and checks that they agree with each other. After
   /// an error they hold anything.
-  /// Lifetime: all three until the task has finished.
+  /// With a `pager` the map is within its budget all the time, but for one leaf per GET.
+  /// Lifetime: all of them until the task has finished.
   /// Errors:   as of read_root().
-  Task<Result<void>> read_pages(const CheckpointRoot& root, BlockMap& map, ObjectTable& table);
+  Task<Result<void>> read_pages(const CheckpointRoot& root, BlockMap& map, ObjectTable& table,
+                                MapPager* pager = nullptr);
+  /// One leaf of the map, encoded. Lifetime: the root until the task first waits.
+  /// Errors: as of read_root(); kNotFound also: nothing is mapped in its page.
+  Task<Result<std::vector<std::byte>>> read_leaf(const CheckpointRoot& root, uint64_t leaf);
 
  private:
   struct Run;
   struct Loading;
   Task<void> load(Loading& loading);
   Task<Result<void>> load_run(Loading& loading, const Run& run);
+  static Task<Result<void>> load_map_page(Loading& loading, uint32_t page, Bytes plain);
   Task<Result<std::vector<std::byte>>> fetch(MapObjectId object, ByteRange range);
   [[nodiscard]] Error at(const MapObjectId& object, const Error& error) const;
   static std::vector<Run> plan(const CheckpointRoot& root);
-  static Task<Result<void>> check_agreement(const BlockMap& map, const ObjectTable& table);
-
   CheckpointPlace place_;
   std::stop_token stop_;
 };

@@ -48,19 +48,64 @@ Error disagree(const std::string& what) {
   return Error(Errc::kInvalid, "the checkpoint's map and object table disagree: " + what);
 }
 
-/// Counts the blocks of a run. Errors: there is no such object, or no such place in it.
-Result<void> count_run(const MappedRun& run, const ObjectTable& table,
-                       std::vector<uint64_t>& live) {
-  const Location& at = run.location;
-  if (at.slot == 0) return {};
-  const ObjectFacts* facts = table.facts(at.slot);
-  if (facts == nullptr || facts->state != ObjectState::kInUse ||
-      at.position + run.blocks.count > facts->blocks) {
-    return disagree(fmt::format("block {} is at position {} of slot {}, where nothing is",
-                                run.blocks.first, at.position, at.slot));
+/// What the map says of the objects in it, counted as it is read.
+class LiveCounts {
+ public:
+  /// Range: all slots that the checkpoint's table can have are below `slots_end`.
+  explicit LiveCounts(uint64_t slots_end) : counts_(slots_end) {}
+
+  /// Errors: there is no such object.
+  Result<void> add(const MappedRun& run) {
+    const Location& at = run.location;
+    if (at.slot == 0) return {};
+    if (at.slot >= counts_.size()) return nothing_at(run.blocks.first, at.position, at.slot);
+    Count& count = counts_[at.slot];
+    count.live += run.blocks.count;
+    const uint64_t end = at.position + run.blocks.count;
+    if (end <= count.end) return {};
+    count.end = end;
+    count.last = run.blocks.first;
+    count.last_position = at.position;
+    return {};
   }
-  live[at.slot] += run.blocks.count;
-  return {};
+  /// Errors: the table says otherwise.
+  [[nodiscard]] Result<void> compare(const ObjectTable& table) const {
+    for (uint32_t slot = 1; slot < counts_.size(); ++slot) {
+      const Count& count = counts_[slot];
+      const ObjectFacts* const facts = table.facts(slot);
+      const bool can_be =
+          facts != nullptr && facts->state == ObjectState::kInUse && count.end <= facts->blocks;
+      if (count.live > 0 && !can_be) return nothing_at(count.last, count.last_position, slot);
+    }
+    for (uint32_t slot = 1; slot < counts_.size(); ++slot) {
+      const ObjectFacts* const facts = table.facts(slot);
+      if (facts == nullptr || facts->live == counts_[slot].live) continue;
+      return disagree(fmt::format("{} blocks are mapped to slot {}, and {} are said to be live",
+                                  counts_[slot].live, slot, facts->live));
+    }
+    return {};
+  }
+
+ private:
+  struct Count {
+    uint64_t live = 0;
+    /// Of the run that is furthest in the object.
+    uint64_t end = 0;
+    uint64_t last = 0;
+    uint32_t last_position = 0;
+  };
+
+  static Error nothing_at(uint64_t block, uint32_t position, uint32_t slot) {
+    return disagree(fmt::format("block {} is at position {} of slot {}, where nothing is", block,
+                                position, slot));
+  }
+
+  std::vector<Count> counts_;
+};
+
+uint64_t slots_end(const CheckpointRoot& root) {
+  const uint64_t pages = root.table_pages.empty() ? 0 : uint64_t{root.table_pages.back().page} + 1;
+  return pages * kTablePageSlots;
 }
 
 }  // namespace
@@ -76,6 +121,8 @@ struct CheckpointReader::Loading {
   const CheckpointRoot& root;
   BlockMap& map;
   ObjectTable& table;
+  MapPager* pager;
+  LiveCounts live;
   std::vector<Run> runs = {};
   /// The first that nobody has begun.
   size_t next = 0;
@@ -138,19 +185,24 @@ std::vector<CheckpointReader::Run> CheckpointReader::plan(const CheckpointRoot& 
 }
 
 Task<Result<void>> CheckpointReader::read_pages(const CheckpointRoot& root, BlockMap& map,
-                                                ObjectTable& table) {
+                                                ObjectTable& table, MapPager* pager) {
   if (root.blocks != map.blocks()) {
     co_return Error(Errc::kInvalid, fmt::format("the checkpoint is of a volume of {} blocks, and "
                                                 "this one has {}",
                                                 root.blocks, map.blocks()));
   }
-  Loading loading{.root = root, .map = map, .table = table, .runs = plan(root)};
+  Loading loading{.root = root,
+                  .map = map,
+                  .table = table,
+                  .pager = pager,
+                  .live = LiveCounts(slots_end(root)),
+                  .runs = plan(root)};
   Scope scope;
   const size_t tasks = std::min(limits::kCheckpointReads, loading.runs.size());
   for (size_t i = 0; i < tasks; ++i) scope.spawn(load(loading));
   co_await scope.close();
   if (loading.error) co_return *loading.error;
-  co_return co_await check_agreement(map, table);
+  co_return loading.live.compare(table);
 }
 
 Task<void> CheckpointReader::load(Loading& loading) {
@@ -170,7 +222,7 @@ Task<Result<void>> CheckpointReader::load_run(Loading& loading, const Run& run) 
     const Bytes stored = part_of(bytes, run.range.offset, page.pointer);
     USBD_CO_TRY(const std::vector<std::byte> plain, pieces.open(page.label, page.pointer, stored));
     if (page.label.kind == PieceKind::kMapPage) {
-      USBD_CO_TRY_VOID(decode_map_page(loading.map, page.label.page, plain));
+      USBD_CO_TRY_VOID(co_await load_map_page(loading, page.label.page, plain));
     } else {
       USBD_CO_TRY_VOID(loading.table.decode_page(page.label.page, plain));
     }
@@ -181,24 +233,42 @@ Task<Result<void>> CheckpointReader::load_run(Loading& loading, const Run& run) 
   co_return Result<void>();
 }
 
-Task<Result<void>> CheckpointReader::check_agreement(const BlockMap& map,
-                                                     const ObjectTable& table) {
-  std::vector<uint64_t> live(table.slots_end());
-  for (uint64_t leaf = 0; leaf < map.leaves(); ++leaf) {
-    const uint64_t first = leaf * kLeafBlocks;
-    const uint64_t end = std::min(first + kLeafBlocks, map.blocks());
-    for (const MappedRun& run : map.find({first, end - first})) {
-      USBD_CO_TRY_VOID(count_run(run, table, live));
+Task<Result<void>> CheckpointReader::load_map_page(Loading& loading, uint32_t page, Bytes plain) {
+  BlockMap& map = loading.map;
+  USBD_CO_TRY(const auto leaves, split_map_page(map.leaves(), page, plain));
+  const uint64_t first = uint64_t{page} * kPageLeaves;
+  for (uint64_t i = 0; i < kPageLeaves && first + i < map.leaves(); ++i) {
+    USBD_CO_TRY_VOID(map.decode_leaf(first + i, leaves[i]));
+    const uint64_t block = (first + i) * kLeafBlocks;
+    const BlockRange range(block, std::min<uint64_t>(kLeafBlocks, map.blocks() - block));
+    for (const MappedRun& run : map.find(range)) USBD_CO_TRY_VOID(loading.live.add(run));
+    if (loading.pager != nullptr && !loading.pager->has_room()) {
+      co_await loading.pager->make_room();
     }
-    if (leaf % kPageLeaves == kPageLeaves - 1) co_await Loop::current().schedule();
-  }
-  for (uint32_t slot = 1; slot < table.slots_end(); ++slot) {
-    const ObjectFacts* facts = table.facts(slot);
-    if (facts == nullptr || facts->live == live[slot]) continue;
-    co_return disagree(fmt::format("{} blocks are mapped to slot {}, and {} are said to be live",
-                                   live[slot], slot, facts->live));
   }
   co_return Result<void>();
+}
+
+Task<Result<std::vector<std::byte>>> CheckpointReader::read_leaf(const CheckpointRoot& root,
+                                                                 uint64_t leaf) {
+  const auto page = static_cast<uint32_t>(leaf / kPageLeaves);
+  const auto ref = std::ranges::lower_bound(root.map_pages, page, {}, &PageRef::page);
+  if (ref == root.map_pages.end() || ref->page != page) {
+    co_return Error(Errc::kNotFound, "the last checkpoint has nothing there");
+  }
+  const PiecePointer pointer = ref->piece;
+  const uint64_t leaves = (root.blocks + kLeafBlocks - 1) / kLeafBlocks;
+  const auto object = std::ranges::lower_bound(root.objects, pointer.object, {}, &MapObject::id);
+  USBD_CO_TRY(const PieceReader pieces,
+              PieceReader::create(place_.seal, pointer.object, object->salt));
+  const Result<std::vector<std::byte>> stored = co_await fetch(pointer.object, pointer.range());
+  if (!stored) co_return at(pointer.object, stored.error());
+  const PieceLabel label{.kind = PieceKind::kMapPage, .page = page};
+  const Result<std::vector<std::byte>> plain = pieces.open(label, pointer, *stored);
+  if (!plain) co_return at(pointer.object, plain.error());
+  USBD_CO_TRY(const auto found, split_map_page(leaves, page, *plain));
+  const Bytes bytes = found[leaf % kPageLeaves];
+  co_return std::vector<std::byte>(bytes.begin(), bytes.end());
 }
 
 }  // namespace usbd::objstore

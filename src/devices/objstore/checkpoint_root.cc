@@ -316,41 +316,60 @@ uint32_t map_pages(const BlockMap& map) {
   return static_cast<uint32_t>((map.leaves() + kPageLeaves - 1) / kPageLeaves);
 }
 
+MapPageBuilder::MapPageBuilder() : bytes_(sizeof(LeafLengths)) {}
+
+void MapPageBuilder::add(Bytes leaf) {
+  USBD_ASSERT(leaves_ < kPageLeaves);
+  const Le16 length = static_cast<uint16_t>(leaf.size());
+  std::ranges::copy(wire_bytes(length),
+                    bytes_.begin() + static_cast<ptrdiff_t>(leaves_ * sizeof(length)));
+  bytes_.insert(bytes_.end(), leaf.begin(), leaf.end());
+  ++leaves_;
+}
+
+std::vector<std::byte> MapPageBuilder::finish() {
+  if (bytes_.size() == sizeof(LeafLengths)) bytes_.clear();
+  return std::move(bytes_);
+}
+
 std::vector<std::byte> encode_map_page(const BlockMap& map, uint32_t page) {
   const uint64_t first = uint64_t{page} * kPageLeaves;
   const uint64_t end = std::min(first + kPageLeaves, map.leaves());
-  LeafLengths lengths{};
-  std::vector<std::byte> out(sizeof(lengths));
-  for (uint64_t leaf = first; leaf < end; ++leaf) {
-    const std::vector<std::byte> encoded = map.encode_leaf(leaf);
-    lengths[leaf - first] = static_cast<uint16_t>(encoded.size());
-    out.insert(out.end(), encoded.begin(), encoded.end());
-  }
-  if (out.size() == sizeof(lengths)) return {};
-  std::ranges::copy(wire_bytes(lengths), out.begin());
-  return out;
+  MapPageBuilder builder;
+  for (uint64_t leaf = first; leaf < end; ++leaf) builder.add(map.encode_leaf(leaf));
+  return builder.finish();
 }
 
-Result<void> decode_map_page(BlockMap& map, uint32_t page, Bytes encoded) {
-  USBD_ASSERT(page < map_pages(map));
+Result<std::array<Bytes, kPageLeaves>> split_map_page(uint64_t leaves, uint32_t page,
+                                                      Bytes encoded) {
   if (encoded.size() <= sizeof(LeafLengths)) {
     return page_refused(page, fmt::format("has only {} bytes", encoded.size()));
   }
   const auto lengths = wire_read<LeafLengths>(encoded);
+  std::array<Bytes, kPageLeaves> found;
   Bytes rest = encoded.subspan(sizeof(lengths));
   for (uint32_t i = 0; i < kPageLeaves; ++i) {
     const uint64_t leaf = uint64_t{page} * kPageLeaves + i;
     const size_t length = lengths[i];
-    if (length > rest.size() || (leaf >= map.leaves() && length > 0)) {
+    if (length > rest.size() || (leaf >= leaves && length > 0)) {
       return page_refused(page, fmt::format("says that leaf {} has {} bytes, of {} left", leaf,
                                             length, rest.size()));
     }
-    if (leaf >= map.leaves()) continue;
-    USBD_TRY_VOID(map.decode_leaf(leaf, rest.first(length)));
+    found[i] = rest.first(length);
     rest = rest.subspan(length);
   }
-  if (rest.empty()) return {};
+  if (rest.empty()) return found;
   return page_refused(page, fmt::format("has {} bytes behind its leaves", rest.size()));
+}
+
+Result<void> decode_map_page(BlockMap& map, uint32_t page, Bytes encoded) {
+  USBD_ASSERT(page < map_pages(map));
+  USBD_TRY(const auto leaves, split_map_page(map.leaves(), page, encoded));
+  const uint64_t first = uint64_t{page} * kPageLeaves;
+  for (uint64_t i = 0; i < kPageLeaves && first + i < map.leaves(); ++i) {
+    USBD_TRY_VOID(map.decode_leaf(first + i, leaves[i]));
+  }
+  return {};
 }
 
 }  // namespace usbd::objstore

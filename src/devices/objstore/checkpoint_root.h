@@ -84,6 +84,23 @@ Result<std::vector<std::byte>> encode_root(const CheckpointRoot& root);
 Result<CheckpointRoot> decode_root(Bytes encoded);
 
 [[nodiscard]] uint32_t map_pages(const BlockMap& map);
+/// A page of the map, made leaf by leaf.
+class MapPageBuilder {
+ public:
+  MapPageBuilder();
+  /// The next leaf, as encode_leaf() gives it. Range: at most kPageLeaves of them.
+  void add(Bytes leaf);
+  /// The page as checkpoints keep it; empty: nothing is mapped.
+  [[nodiscard]] std::vector<std::byte> finish();
+
+ private:
+  size_t leaves_ = 0;
+  std::vector<std::byte> bytes_;
+};
+/// The leaves of a page of a map of so many leaves; empty: nothing is mapped in it. Lifetime: that
+/// of `encoded`. Errors: kInvalid: it has not those leaves and nothing else.
+Result<std::array<Bytes, kPageLeaves>> split_map_page(uint64_t leaves, uint32_t page,
+                                                      Bytes encoded);
 /// The page as checkpoints keep it; empty: nothing is mapped.
 [[nodiscard]] std::vector<std::byte> encode_map_page(const BlockMap& map, uint32_t page);
 /// The reverse. Range: `page` is one of the map, asserted.

@@ -57,52 +57,89 @@ void LiveMap::drop(uint32_t slot, uint32_t blocks) {
 }
 
 Result<void> LiveMap::add(const Directory& directory, uint64_t object_bytes) {
-  USBD_TRY(const ObjectFacts facts, facts_of(directory, object_bytes));
-  USBD_TRY(const uint32_t slot, table_.add(facts));
-  const BlockMap::Replaced replaced = [this](uint32_t old, uint32_t blocks) { drop(old, blocks); };
-  for (const Extent& extent : directory.extents()) {
-    const BlockRange blocks(extent.block, extent.blocks);
-    const bool data = extent.kind == ExtentKind::kData;
-    const Location to{.slot = slot, .position = extent.position.value};
-    map_.set(blocks, data ? to : Location{}, replaced);
-    if (data) table_.add_live(slot, extent.blocks);
-  }
-  touched_.push_back(slot);
-  settle_touched();
+  USBD_TRY(Intake intake, begin(directory, object_bytes));
+  while (next(intake)) step(intake);
+  finish(intake);
   return {};
 }
 
 Result<uint64_t> LiveMap::add_moved(const Directory& directory, uint64_t object_bytes,
                                     Moves moves) {
-  USBD_ASSERT(directory.header().id.kind == ObjectKind::kGc);
+  USBD_TRY(Intake intake, begin(directory, object_bytes, moves));
+  while (next(intake)) step(intake);
+  return finish(intake);
+}
+
+Result<LiveMap::Intake> LiveMap::begin(const Directory& directory, uint64_t object_bytes,
+                                       std::optional<Moves> moves) {
+  USBD_ASSERT(!moves || directory.header().id.kind == ObjectKind::kGc);
   USBD_TRY(const ObjectFacts facts, facts_of(directory, object_bytes));
   USBD_TRY(const uint32_t slot, table_.add(facts));
-  const BlockMap::Replaced replaced = [this](uint32_t old, uint32_t blocks) { drop(old, blocks); };
-  uint64_t moved = 0;
-  for (size_t i = 0; i < directory.extents().size(); ++i) {
-    const Extent& extent = directory.extents()[i];
-    const Source& source = directory.sources()[i];
-    if (extent.kind != ExtentKind::kData) continue;
-    const BlockRange blocks(extent.block, extent.blocks);
-    const Location to{.slot = slot, .position = extent.position.value};
-    // By its name: a slot may mean another object by now.
-    const Location from{.slot = table_.find(source.object), .position = source.position.value};
-    uint64_t count = extent.blocks;
-    if (moves == Moves::kEverywhere) {
-      map_.set(blocks, to, replaced);
-    } else {
-      count = from.slot == 0 ? 0 : map_.move(blocks, from, to, replaced);
-    }
-    table_.add_live(slot, static_cast<uint32_t>(count));
-    moved += count;
+  incoming_.push_back(slot);
+  return Intake{.directory = &directory, .slot = slot, .moves = moves};
+}
+
+std::optional<BlockRange> LiveMap::next(const Intake& intake) const {
+  const std::vector<Extent>& extents = intake.directory->extents();
+  if (intake.extent == extents.size()) return std::nullopt;
+  const Extent& extent = extents[intake.extent];
+  const uint64_t first = extent.block + intake.done;
+  const uint64_t leaf_end = first - first % kLeafBlocks + kLeafBlocks;
+  return BlockRange(first, std::min<uint64_t>(extent.block + extent.blocks, leaf_end) - first);
+}
+
+void LiveMap::step(Intake& intake) {
+  const uint64_t leaf = next(intake)->first / kLeafBlocks;
+  for (std::optional<BlockRange> piece = next(intake); piece && piece->first / kLeafBlocks == leaf;
+       piece = next(intake)) {
+    const Extent& extent = intake.directory->extents()[intake.extent];
+    take(intake, extent, *piece);
+    intake.done += piece->count;
+    if (intake.done < extent.blocks) continue;
+    ++intake.extent;
+    intake.done = 0;
   }
-  touched_.push_back(slot);
+}
+
+void LiveMap::take(Intake& intake, const Extent& extent, BlockRange piece) {
+  const BlockMap::Replaced replaced = [this](uint32_t old, uint32_t blocks) { drop(old, blocks); };
+  const bool data = extent.kind == ExtentKind::kData;
+  const auto done = static_cast<uint32_t>(intake.done);
+  const Location to{.slot = data ? intake.slot : 0,
+                    .position = data ? extent.position.value + done : 0};
+  uint64_t count = piece.count;
+  if (!intake.moves) {
+    map_.set(piece, to, replaced);
+  } else if (!data) {
+    return;
+  } else if (*intake.moves == Moves::kEverywhere) {
+    map_.set(piece, to, replaced);
+  } else {
+    const Source& source = intake.directory->sources()[intake.extent];
+    // By its name: a slot may mean another object by now.
+    const Location from{.slot = table_.find(source.object),
+                        .position = source.position.value + done};
+    count = from.slot == 0 ? 0 : map_.move(piece, from, to, replaced);
+  }
+  if (!data) return;
+  table_.add_live(intake.slot, static_cast<uint32_t>(count));
+  intake.moved += count;
+}
+
+uint64_t LiveMap::finish(const Intake& intake) {
+  std::erase(incoming_, intake.slot);
+  touched_.push_back(intake.slot);
   settle_touched();
-  return moved;
+  return intake.moved;
+}
+
+bool LiveMap::is_incoming(uint32_t slot) const {
+  return std::ranges::find(incoming_, slot) != incoming_.end();
 }
 
 void LiveMap::settle_touched() {
   for (const uint32_t slot : touched_) {
+    if (is_incoming(slot)) continue;  // finish() looks at it
     const ObjectFacts& facts = *table_.facts(slot);
     if (facts.state == ObjectState::kInUse && facts.live == 0) list(slot);
   }
@@ -119,14 +156,17 @@ void LiveMap::list(uint32_t slot) {
 }
 
 bool LiveMap::is_used(const Directory& directory, uint32_t slot) const {
-  return std::ranges::any_of(directory.extents(), [this, slot](const Extent& extent) {
-    if (extent.kind != ExtentKind::kData) return false;
-    const bool ours = BlockRange(extent.block, extent.blocks).end() <= map_.blocks();
-    if (!ours) return true;  // not what was taken in: nothing to be sure of
-    const std::vector<MappedRun> runs = map_.find({extent.block, extent.blocks});
-    return std::ranges::any_of(runs,
-                               [slot](const MappedRun& run) { return run.location.slot == slot; });
-  });
+  return std::ranges::any_of(directory.extents(),
+                             [this, slot](const Extent& extent) { return is_used(extent, slot); });
+}
+
+bool LiveMap::is_used(const Extent& extent, uint32_t slot) const {
+  if (extent.kind != ExtentKind::kData) return false;
+  const bool ours = BlockRange(extent.block, extent.blocks).end() <= map_.blocks();
+  if (!ours) return true;  // not what was taken in: nothing to be sure of
+  const std::vector<MappedRun> runs = map_.find({extent.block, extent.blocks});
+  return std::ranges::any_of(runs,
+                             [slot](const MappedRun& run) { return run.location.slot == slot; });
 }
 
 uint64_t LiveMap::begin_read() {

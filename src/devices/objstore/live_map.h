@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <deque>
 #include <map>
+#include <optional>
 #include <vector>
 
 #include "devices/objstore/block_map.h"
@@ -69,9 +70,35 @@ class LiveMap {
   Result<uint64_t> add_moved(const Directory& directory, uint64_t object_bytes,
                              Moves moves = Moves::kWhereSourceStill);
 
+  /// An object that is taken in leaf by leaf: for a map whose leaves may be away. What the map
+  /// shows meanwhile is part old and part new; table and map agree after each step.
+  struct Intake {
+    const Directory* directory = nullptr;
+    uint32_t slot = 0;
+    std::optional<Moves> moves = {};
+    /// The extent that is next, and how many of its blocks are done.
+    size_t extent = 0;
+    uint64_t done = 0;
+    uint64_t moved = 0;
+  };
+  /// Begins what add(), or with `moves` add_moved(), does at once. Lifetime: the directory until
+  /// finish(). Errors: as add().
+  Result<Intake> begin(const Directory& directory, uint64_t object_bytes,
+                       std::optional<Moves> moves = {});
+  /// The blocks that the next step is about, which are in one leaf; none: all is done.
+  [[nodiscard]] std::optional<BlockRange> next(const Intake& intake) const;
+  /// Takes the extents in next()'s leaf in, up to the first in another. Range: that leaf is here.
+  void step(Intake& intake);
+  /// Ends it, also before all is done. Returns how many blocks moved.
+  uint64_t finish(const Intake& intake);
+  /// Whether the object is being taken in: that little of it is live says nothing yet.
+  [[nodiscard]] bool is_incoming(uint32_t slot) const;
+
   /// Whether any block is in the object, by its own directory: the counts may be wrong, the map is
   /// not.
   [[nodiscard]] bool is_used(const Directory& directory, uint32_t slot) const;
+  /// The same of one extent of it. Range: its leaves are here, or it is beyond the volume.
+  [[nodiscard]] bool is_used(const Extent& extent, uint32_t slot) const;
 
   /// Somebody looks at the map, and fetches what he finds there until end_read() of what this
   /// returns.
@@ -94,6 +121,7 @@ class LiveMap {
  private:
   [[nodiscard]] Result<ObjectFacts> facts_of(const Directory& directory,
                                              uint64_t object_bytes) const;
+  void take(Intake& intake, const Extent& extent, BlockRange piece);
   void drop(uint32_t slot, uint32_t blocks);
   /// Lists the objects that hold nothing since the last call.
   void settle_touched();
@@ -102,6 +130,8 @@ class LiveMap {
   BlockMap map_;
   ObjectTable table_;
   uint64_t next_checkpoint_ = 1;
+  /// Slots of objects that are being taken in.
+  std::vector<uint32_t> incoming_;
   /// Slots whose last live block went.
   std::vector<uint32_t> touched_;
   /// Nearly in the order of `since`.

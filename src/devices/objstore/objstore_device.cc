@@ -218,7 +218,8 @@ Task<Result<std::vector<usbd::Extent>>> ObjstoreDevice::extents(ByteRange range,
     const uint64_t first = at / kBlockBytes;
     const uint64_t end = (range.end() + kBlockBytes - 1) / kBlockBytes;
     const BlockRange piece(first, std::min(end - first, limits::kExtentSearchBlocks));
-    for (const auto& [blocks, is_data] : volume_->data_runs(piece)) {
+    USBD_CO_TRY(const auto runs, co_await volume_->data_runs(piece));
+    for (const auto& [blocks, is_data] : runs) {
       const uint64_t stop = std::min(blocks.end() * kBlockBytes, range.end());
       const bool hole = !is_data;
       if (!found.empty() && found.back().hole == hole) {

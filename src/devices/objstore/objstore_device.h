@@ -39,7 +39,7 @@ class ObjstoreDevice final : public Device {
   struct Parts {
     std::unique_ptr<Rng> rng = nullptr;
     std::unique_ptr<objects::ObjectStore> store = nullptr;
-    /// For journal and cache. Null only if read-only.
+    /// For journal, cache and map. Null only if read-only.
     std::unique_ptr<Folder> folder = nullptr;
     /// The volume's key; empty if it is not encrypted.
     crypto::Secret key = {};

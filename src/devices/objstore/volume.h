@@ -43,6 +43,7 @@
 #include "devices/objstore/head.h"
 #include "devices/objstore/head_keeper.h"
 #include "devices/objstore/live_map.h"
+#include "devices/objstore/map_pager.h"
 #include "devices/objstore/object_reader.h"
 #include "devices/objstore/read_streams.h"
 #include "devices/objstore/seen_head.h"
@@ -117,6 +118,8 @@ struct VolumeOptions {
   uint64_t cache_bytes = 0;
   /// They are kept over a proper close.
   bool keeps_cache = false;
+  /// Memory of the map, which goes to a local file beyond that. Units: bytes.
+  uint64_t map_bytes = limits::kMapMemory;
   SpaceRules space = {};
   uint32_t journal_payload_max = journal::kPayloadBlocksMax;
   std::optional<VolumeRule> broken_rule = {};
@@ -126,7 +129,7 @@ struct VolumeOptions {
 /// What a volume is opened with. Lifetime: all outlive the volume.
 struct VolumeParts {
   objects::ObjectStore& store;
-  /// For journal and cache. Null only if read-only.
+  /// For journal, cache and map. Read-only: only for the map; null: it takes what memory it needs.
   Folder* folder = nullptr;
   Rng& rng;
   /// The volume's key; empty for the cipher kIdentity.
@@ -161,6 +164,7 @@ struct VolumeState {
   std::string journal_failure;
   FetchStats fetched;
   CacheStats cache;
+  MapUsage map;
 };
 
 /// Threads: write(), trim(), read(), flush() and state(): any loop's, at the same time. open() and
@@ -194,8 +198,8 @@ class Volume {
   /// Reads whole blocks. Errors: kIo: for these blocks there is no proven data; kPerm: taken over.
   /// Read-only: what the volume's owner has deleted meanwhile is looked for in a later image.
   Task<Result<void>> read(uint64_t first_block, MutableBytes data);
-  /// Whether the blocks hold data, in runs.
-  [[nodiscard]] std::vector<std::pair<BlockRange, bool>> data_runs(BlockRange range);
+  /// Whether the blocks hold data, in runs. Errors: kIo: nobody knows (map_pager.h).
+  Task<Result<std::vector<std::pair<BlockRange, bool>>>> data_runs(BlockRange range);
 
   /// Publishes what is left, says in the head that all is there, and gives journal and head up.
   /// With `stop` requested it leaves in the journal what is not published yet.
@@ -239,6 +243,15 @@ class Volume {
   struct CleanJob;
   struct LiveRun;
   struct Waiter;
+  /// Has `count` count who takes log objects in.
+  struct TakingIn {
+    explicit TakingIn(unsigned& of) : count(of) { ++count; }
+    TakingIn(const TakingIn&) = delete;
+    TakingIn& operator=(const TakingIn&) = delete;
+    ~TakingIn() { --count; }
+
+    unsigned& count;
+  };
   struct WriterTurn;
   struct FlushTurn;
   /// A part of a read: from the journal, from an object, or zeros.
@@ -306,7 +319,7 @@ class Volume {
   [[nodiscard]] bool publish_is_due() USBD_REQUIRES(mutex_);
   void start_publishing();
   Task<void> publish();
-  void published(size_t count);
+  Task<void> published(size_t count);
   /// Lets state() know.
   void show_head();
   Task<Result<void>> wait_published(uint64_t number);
@@ -316,10 +329,10 @@ class Volume {
   void fence(const Error& error);
 
   // volume_checkpoint.cc
-  Task<Result<void>> load_map(LiveMap& live);
-  Task<Result<void>> load_checkpoint(LiveMap& live);
+  Task<Result<void>> load_map(LiveMap& live, std::shared_ptr<MapPager> pager);
+  Task<Result<void>> load_checkpoint(LiveMap& live, MapPager& pager);
   Task<void> load_directory(uint64_t seq, std::optional<Slot>& slot, std::optional<Error>& failed);
-  Result<void> add_object(LiveMap& live, const Slot& slot) USBD_REQUIRES(mutex_);
+  Task<Result<void>> add_object(LiveMap& live, MapPager& pager, Slot slot);
   /// Read-only: the image as the head says it is now. What was found before may be deleted by now.
   Task<Result<void>> look_again();
   [[nodiscard]] bool checkpoint_is_due() USBD_REQUIRES(mutex_);
@@ -331,6 +344,20 @@ class Volume {
   /// Whether there may be something to do here later, without anything else happening.
   [[nodiscard]] bool has_upkeep() USBD_REQUIRES(mutex_);
 
+  // volume_map.cc
+  std::shared_ptr<MapPager> make_pager(LiveMap& live);
+  Task<Result<std::vector<std::byte>>> recover_leaf(uint64_t leaf);
+  /// Brings the leaves of `range` back for who reads the map, of any loop: if they are not here
+  /// afterwards there is another map, and they are to be asked for again.
+  Task<Result<MapHold>> page_in(BlockRange range);
+  /// Takes an object in, on the home loop. Returns how many blocks moved. Errors: as LiveMap::add()
+  /// and MapPager::hold(); in the second case it is taken in in part.
+  Task<Result<uint64_t>> take_in(LiveMap& live, MapPager& pager, const Slot& slot,
+                                 std::optional<LiveMap::Moves> moves);
+  [[nodiscard]] bool has_many_copies();
+  /// LiveMap::is_used(). Lifetime: the directory until the task has finished.
+  Task<Result<bool>> is_used(const Directory& directory, uint32_t slot);
+
   // volume_clean.cc
   [[nodiscard]] bool cleaning_is_due() USBD_REQUIRES(mutex_);
   void start_cleaning();
@@ -339,7 +366,7 @@ class Volume {
   Task<std::vector<Victim>> choose_victims();
   Task<Result<std::vector<std::byte>>> seal_moved(CleanJob& job);
   Task<Result<void>> store_moved(const CleanJob& job, Bytes bytes);
-  Result<void> apply_moved(const CleanJob& job, Bytes bytes);
+  Task<Result<void>> apply_moved(const CleanJob& job, Bytes bytes);
   [[nodiscard]] bool cleaning_is_over();
 
   // volume_clean_read.cc
@@ -367,9 +394,10 @@ class Volume {
   Task<bool> is_ours(std::string name);
 
   // volume_read.cc
-  std::vector<Segment> resolve(BlockRange range);
+  /// None: leaves of the map are away, and page_in() comes first.
+  std::optional<std::vector<Segment>> resolve(BlockRange range);
   Task<Result<void>> read_once(uint64_t first_block, MutableBytes data);
-  std::vector<Segment> resolve_into(BlockRange range, MutableBytes data);
+  std::optional<std::vector<Segment>> resolve_into(BlockRange range, MutableBytes data);
   Task<void> read_local(Segment& segment, std::vector<ReadPiece>& missing,
                         std::optional<Error>& failed);
   Task<Result<std::vector<ReadPiece>>> read_all_local(std::vector<Segment>& segments);
@@ -413,6 +441,12 @@ class Volume {
 
   // Checkpoints and cleaning up; the home loop's.
   std::unique_ptr<CheckpointWriter> checkpoints_;
+  /// Keeps the map of live_ within its memory.
+  std::shared_ptr<MapPager> pager_;
+  /// Before there is checkpoints_: the checkpoint that the map is read from.
+  std::optional<CheckpointRoot> read_root_;
+  /// Log objects that are being taken in: no moment for a checkpoint.
+  unsigned taking_in_ = 0;
   bool checkpointing_ = false;
   /// The last one that is tried before the volume closes has been.
   bool checkpointed_at_close_ = false;

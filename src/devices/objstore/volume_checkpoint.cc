@@ -58,7 +58,7 @@ Result<void> check_root(const CheckpointRoot& root, const Head& head) {
 // --- opening
 // --------------------------------------------------------------------------------------
 
-Task<Result<void>> Volume::load_checkpoint(LiveMap& live) {
+Task<Result<void>> Volume::load_checkpoint(LiveMap& live, MapPager& pager) {
   const CheckpointPlace place(parts_.store, options_.name, seal());
   std::optional<CheckpointWriter::Previous> previous;
   uint64_t number = 0;
@@ -68,7 +68,8 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live) {
     USBD_CO_TRY(CheckpointRoot root, co_await reader.read_root(pointer));
     USBD_CO_TRY_VOID(check_root(root, head()));
     // Nobody else knows of the map yet.
-    USBD_CO_TRY_VOID(co_await reader.read_pages(root, live.map(), live.table()));
+    read_root_ = root;  // for leaves that go away and do not come back while it is read
+    USBD_CO_TRY_VOID(co_await reader.read_pages(root, live.map(), live.table(), &pager));
     number = root.number;
     previous.emplace(CheckpointWriter::Previous{.root = std::move(root), .pointer = pointer});
   }
@@ -88,12 +89,14 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live) {
     co_return Error(Errc::kDamaged, "the checkpoint is of this epoch, which was taken only now");
   }
   CheckpointWriter::Options options{.epoch = head().epoch, .codec = options_.codec};
+  options.pager = &pager;
   options.exclusively = [this](const std::function<void()>& change) {
     const MutexLock lock(mutex_);
     change();
   };
   checkpoints_ =
       std::make_unique<CheckpointWriter>(place, options, parts_.rng, std::move(previous));
+  read_root_.reset();
   co_return Result<void>();
 }
 
@@ -108,8 +111,8 @@ Task<void> Volume::load_directory(uint64_t seq, std::optional<Slot>& slot,
   }
 }
 
-Task<Result<void>> Volume::load_map(LiveMap& live) {
-  USBD_CO_TRY_VOID(co_await load_checkpoint(live));
+Task<Result<void>> Volume::load_map(LiveMap& live, std::shared_ptr<MapPager> pager) {
+  USBD_CO_TRY_VOID(co_await load_checkpoint(live, *pager));
   const uint64_t last = head().last_seq;
   uint64_t next = head().root.covers_seq + 1;
   while (next <= last) {
@@ -120,16 +123,19 @@ Task<Result<void>> Volume::load_map(LiveMap& live) {
     for (std::optional<Slot>& slot : found) some.spawn(load_directory(next++, slot, failed));
     co_await some.close();
     if (failed) co_return *failed;
-    const MutexLock lock(mutex_);
-    for (const std::optional<Slot>& slot : found) USBD_CO_TRY_VOID(add_object(live, *slot));
+    for (const std::optional<Slot>& slot : found) {
+      USBD_CO_TRY_VOID(co_await add_object(live, *pager, *slot));
+    }
   }
   const MutexLock lock(mutex_);
   published_seq_ = last;
   co_return Result<void>();
 }
 
-Result<void> Volume::add_object(LiveMap& live, const Slot& slot) {
-  USBD_TRY_VOID(live.add(*slot.directory, slot.bytes));
+Task<Result<void>> Volume::add_object(LiveMap& live, MapPager& pager, Slot slot) {
+  const Result<uint64_t> taken = co_await take_in(live, pager, slot, std::nullopt);
+  USBD_CO_TRY_VOID(taken);
+  const MutexLock lock(mutex_);
   uint64_t frames = 0;
   for (const FrameInfo& frame : slot.directory->frames()) frames += frame.stored;
   ++since_.objects;
@@ -138,7 +144,7 @@ Result<void> Volume::add_object(LiveMap& live, const Slot& slot) {
   since_.data_bytes += slot.directory->header().data_blocks * kBlockBytes;
   ++objects_since_choice_;
   reader_->remember(*slot.directory);
-  return {};
+  co_return Result<void>();
 }
 
 Task<Result<void>> Volume::look_again() {
@@ -155,14 +161,17 @@ Task<Result<void>> Volume::look_again() {
     if (!found) break;
     keeper_.look(*found);
     auto live = std::make_unique<LiveMap>(blocks());
-    looked = co_await load_map(*live);
+    std::shared_ptr<MapPager> pager = make_pager(*live);
+    looked = co_await load_map(*live, pager);
     if (looked) {
       show_head();
       const MutexLock lock(mutex_);
-      live_ = std::move(live);
+      live_.swap(live);
+      pager_.swap(pager);
       published_number_ = head().published_number;
       next_number_ = published_number_ + 1;
     }
+    co_await pager->close();  // nobody asks it for anything more
     if (looked || !looked.error().is(Errc::kNotFound)) break;
   }
   if (looked) ++looks_;
@@ -177,11 +186,12 @@ bool Volume::checkpoint_is_cheap() {
   const BlockMap& map = live_->map();
   // Whole pages are written. That every leaf is as long as the others is near enough.
   const uint64_t leaves = std::min(map.changed_leaves() * kPageLeaves, map.leaves());
-  return leaves * (map.memory() / map.leaves()) * limits::kCheckpointCostPart <= since_.data_bytes;
+  return leaves * (map.encoded_bytes() / map.leaves()) * limits::kCheckpointCostPart <=
+         since_.data_bytes;
 }
 
 bool Volume::checkpoint_is_due() {
-  if (checkpointing_ || ready_root_ || ended_) return false;
+  if (checkpointing_ || ready_root_ || ended_ || taking_in_ > 0) return false;
   if (closing_ && published_number_ + 1 == next_number_) {
     return since_.changes > 0 && !checkpointed_at_close_;
   }

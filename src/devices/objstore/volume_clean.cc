@@ -84,7 +84,7 @@ Task<Result<bool>> Volume::clean_once() {
   job.id = {.epoch = head().epoch, .seq = next_moved_id_++, .kind = ObjectKind::kGc};
   USBD_CO_TRY(const std::vector<std::byte> bytes, co_await seal_moved(job));
   USBD_CO_TRY_VOID(co_await store_moved(job, bytes));
-  USBD_CO_TRY_VOID(apply_moved(job, bytes));
+  USBD_CO_TRY_VOID(co_await apply_moved(job, bytes));
   co_return true;
 }
 
@@ -99,7 +99,8 @@ Task<std::vector<Victim>> Volume::choose_victims() {
   const ObjectTable& table = live_->table();
   for (uint32_t slot = 1; slot < table.slots_end(); ++slot) {
     const ObjectFacts* const facts = table.facts(slot);
-    if (facts != nullptr && !shunned_.contains(facts->id)) chooser.show(slot, *facts);
+    const bool of_use = facts != nullptr && !shunned_.contains(facts->id);
+    if (of_use && !live_->is_incoming(slot)) chooser.show(slot, *facts);
     if (slot % limits::kCleanTurn == 0) co_await home_.schedule();
   }
   co_return chooser.choose();
@@ -142,7 +143,7 @@ Task<Result<void>> Volume::store_moved(const CleanJob& job, Bytes bytes) {
   co_return stored;
 }
 
-Result<void> Volume::apply_moved(const CleanJob& job, Bytes bytes) {
+Task<Result<void>> Volume::apply_moved(const CleanJob& job, Bytes bytes) {
   const size_t tail = std::min<size_t>(bytes.size(), limits::kObjectTailBytes);
   Result<Tail> parsed = parse_tail(seal(), job.id, bytes.last(tail), bytes.size());
   if (parsed && !parsed->directory) parsed = parse_tail(seal(), job.id, bytes, bytes.size());
@@ -152,13 +153,15 @@ Result<void> Volume::apply_moved(const CleanJob& job, Bytes bytes) {
   const LiveMap::Moves moves = keeps(VolumeRule::kAppliesWhereSourceStill)
                                    ? LiveMap::Moves::kWhereSourceStill
                                    : LiveMap::Moves::kEverywhere;
-  const MutexLock lock(mutex_);
-  USBD_TRY(const uint64_t moved, live_->add_moved(*directory, bytes.size(), moves));
+  const Slot slot{.bytes = bytes.size(), .directory = directory};
   reader_->remember(*directory);
-  ++since_.changes;
+  const Result<uint64_t> moved = co_await take_in(*live_, *pager_, slot, moves);
+  const MutexLock lock(mutex_);
+  ++since_.changes;  // if only in part
+  USBD_CO_TRY_VOID(moved);
   counted_.objects_cleaned += job.victims.size();
-  counted_.bytes_moved += moved * kBlockBytes;
-  return {};
+  counted_.bytes_moved += *moved * kBlockBytes;
+  co_return Result<void>();
 }
 
 }  // namespace usbd::objstore

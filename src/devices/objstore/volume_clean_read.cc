@@ -81,7 +81,12 @@ Task<Result<void>> Volume::collect_from(CleanJob& job, Victim victim) {
   for (const Extent& extent : fetched->directory->extents()) {
     if (extent.kind != ExtentKind::kData) continue;
     if (BlockRange(extent.block, extent.blocks).end() > blocks()) break;
-    for (const MappedRun& run : live_->map().find({extent.block, extent.blocks})) {
+    const BlockRange blocks(extent.block, extent.blocks);
+    MapHold hold;
+    if (!live_->map().here(blocks)) {
+      USBD_CO_TRY(hold, co_await pager_->hold(blocks));
+    }
+    for (const MappedRun& run : live_->map().find(blocks)) {
       if (run.location.slot != slot) continue;
       // What is above a round's size is left for the next.
       if (job.blocks * kBlockBytes >= options_.space.clean.round_bytes) co_return Result<void>();

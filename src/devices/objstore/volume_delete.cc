@@ -109,8 +109,15 @@ Task<void> Volume::remove_garbage(Garbage garbage, bool& failed) {
 Task<void> Volume::delete_object(LiveMap::Emptied emptied, bool& failed) {
   const Result<Slot> fetched = co_await fetch_slot(emptied.id);
   if (fetched) {
-    const MutexLock lock(mutex_);
-    if (live_->is_used(*fetched->directory, emptied.slot)) {
+    const Result<bool> used = co_await is_used(*fetched->directory, emptied.slot);
+    if (!used) {
+      log::info("{}; it is tried again", used.error().message());
+      const MutexLock lock(mutex_);
+      live_->give_back(emptied);
+      failed = true;
+      co_return;
+    }
+    if (*used) {
       log::error("{} counts as empty, but blocks are mapped to it: it is kept",
                  data_name(options_.name, emptied.id));
       co_return;

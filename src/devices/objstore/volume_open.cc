@@ -63,6 +63,7 @@ Task<Result<void>> Volume::start() {
     const MutexLock lock(mutex_);
     size_ = found.head.size;
     live_ = std::make_unique<LiveMap>(blocks());
+    pager_ = make_pager(*live_);
     live_->loaded(0);
     published_number_ = found.head.published_number;
     next_number_ = published_number_ + 1;
@@ -77,10 +78,11 @@ Task<Result<void>> Volume::start() {
   USBD_CO_TRY(seen_, co_await SeenHead::open(*parts_.folder));
   USBD_CO_TRY_VOID(seen_->check(found.head));
   USBD_CO_TRY_VOID(co_await choose_journal(found.head));
+  co_await MapPager::remove_left_over(*parts_.folder);
   USBD_CO_TRY_VOID(co_await journal_->begin(found.head.epoch + 1, last_number() + 1));
   USBD_CO_TRY_VOID(co_await take(found));
   make_reader();
-  USBD_CO_TRY_VOID(damage_if_gone(co_await load_map(*live_)));
+  USBD_CO_TRY_VOID(damage_if_gone(co_await load_map(*live_, pager_)));
   co_await open_cache(found.head);
   reader_->wait_for_store(options_.timeout);
   USBD_CO_TRY_VOID(adopt_replayed());
@@ -325,6 +327,7 @@ Task<void> Volume::open_cache(const Head& found) {
 
 Task<void> Volume::close_reading() {
   if (reader_) co_await reader_->close();
+  if (pager_) co_await pager_->close();
   if (!cache_) co_return;
   // Whoever has taken the volume may go on in another way than this process believes.
   const std::optional<CacheStamp> left =

@@ -283,7 +283,7 @@ Task<void> Volume::publish() {
     co_await remember_head();
     show_head();
     if (root) root_named();
-    if (count > 0) published(count);
+    if (count > 0) co_await published(count);
   } else {
     if (keeper_.fenced()) {
       fence(changed.error());
@@ -303,25 +303,28 @@ void Volume::show_head() {
   counted_.head = head();
 }
 
-void Volume::published(size_t count) {
+Task<void> Volume::published(size_t count) {
   uint64_t number = 0;
-  Result<void> failed;
-  {
-    const MutexLock lock(mutex_);
-    for (size_t i = 0; i < count; ++i) {
-      const std::shared_ptr<Batch> batch = batches_.front();
-      number = batch->last_number();
-      batches_.pop_front();
-      published_seq_ = batch->seq;
-      if (batch->directory == nullptr) continue;  // only with a broken rule
-      const Slot slot{.bytes = batch->object_bytes, .directory = batch->directory};
-      const Result<void> added = add_object(*live_, slot);
-      if (!added) failed = added;
+  const TakingIn taking_in(taking_in_);
+  for (size_t i = 0; i < count; ++i) {
+    std::shared_ptr<Batch> batch;
+    {
+      const MutexLock lock(mutex_);
+      batch = batches_.front();
     }
+    if (batch->directory != nullptr) {  // null only with a broken rule
+      const Slot slot{.bytes = batch->object_bytes, .directory = batch->directory};
+      const Result<void> added = co_await add_object(*live_, *pager_, slot);
+      // No place in the map, or the map cannot be changed: reads would not find it.
+      if (!added) end(added.error());
+    }
+    // Before that, reads find the batch in front of what the map has of it.
+    const MutexLock lock(mutex_);
+    number = batch->last_number();
+    batches_.pop_front();
+    published_seq_ = batch->seq;
     published_number_ = number;
   }
-  // As many objects as there can be: no place in the map, and none for reads to find it.
-  if (!failed) end(failed.error());
   journal_->release(number);
   answer_flushers(number, std::nullopt);
   wake_writers();

@@ -27,7 +27,7 @@ ReadPiece piece_of(BlockRange blocks, Location location, const ObjectId& id,
 
 }  // namespace
 
-std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
+std::optional<std::vector<Volume::Segment>> Volume::resolve(BlockRange range) {
   std::vector<Segment> segments;
   std::vector<BlockRange> gaps{range};
   const MutexLock lock(mutex_);
@@ -46,6 +46,7 @@ std::vector<Volume::Segment> Volume::resolve(BlockRange range) {
     gaps = std::move(left);
   }
   for (const BlockRange& gap : gaps) {
+    if (!live_->map().here(gap)) return std::nullopt;
     for (const MappedRun& run : live_->map().find(gap)) {
       Segment& segment = segments.emplace_back(run.blocks);
       segment.location = run.location;
@@ -75,9 +76,11 @@ struct Volume::ReadPin {
 };
 
 /// The same, each with its part of `data`.
-std::vector<Volume::Segment> Volume::resolve_into(BlockRange range, MutableBytes data) {
-  std::vector<Segment> segments = resolve(range);
-  for (Segment& segment : segments) {
+std::optional<std::vector<Volume::Segment>> Volume::resolve_into(BlockRange range,
+                                                                 MutableBytes data) {
+  std::optional<std::vector<Segment>> segments = resolve(range);
+  if (!segments) return segments;
+  for (Segment& segment : *segments) {
     segment.out = data.subspan((segment.blocks.first - range.first) * kBlockBytes,
                                segment.blocks.count * kBlockBytes);
   }
@@ -117,8 +120,14 @@ Task<Result<void>> Volume::read_once(uint64_t first_block, MutableBytes data) {
   }
   if (ahead.count > 0 && ahead.first < blocks()) co_await read_ahead(ahead);
   const ReadPin pin(*this);
-  std::vector<Segment> segments = resolve_into(range, data);
-  USBD_CO_TRY(std::vector<ReadPiece> missing, co_await read_all_local(segments));
+  MapHold hold;
+  std::optional<std::vector<Segment>> segments = resolve_into(range, data);
+  while (!segments) {
+    USBD_CO_TRY(hold, co_await page_in(range));
+    segments = resolve_into(range, data);
+  }
+  hold = MapHold();
+  USBD_CO_TRY(std::vector<ReadPiece> missing, co_await read_all_local(*segments));
   if (missing.empty()) co_return Result<void>();
   co_await read_objects(missing, ObjectReader::Effort::kNormal);
   for (const ReadPiece& piece : missing) {
@@ -186,9 +195,15 @@ Task<Result<void>> Volume::read_again(const ReadPiece& piece) {
   // Looking again would hide it if objects were deleted under readers, most of the time.
   if (!keeps(VolumeRule::kWaitsForReaders)) co_return *piece.error;
   std::vector<ReadPiece> pieces;
-  std::vector<Segment> segments = resolve_into(piece.blocks, piece.out);
+  MapHold hold;
+  std::optional<std::vector<Segment>> segments = resolve_into(piece.blocks, piece.out);
+  while (!segments) {
+    USBD_CO_TRY(hold, co_await page_in(piece.blocks));
+    segments = resolve_into(piece.blocks, piece.out);
+  }
+  hold = MapHold();
   std::optional<Error> failed;
-  for (Segment& segment : segments) {
+  for (Segment& segment : *segments) {
     if (segment.held || segment.location.slot == 0) {
       co_await read_local(segment, pieces, failed);
     } else {
@@ -213,7 +228,9 @@ Task<Result<void>> Volume::read_again(const ReadPiece& piece) {
 Task<void> Volume::read_ahead(BlockRange ahead) {
   ahead.count = std::min(ahead.count, blocks() - ahead.first);
   std::vector<ReadPiece> pieces;
-  for (const Segment& segment : resolve(ahead)) {
+  const std::optional<std::vector<Segment>> segments = resolve(ahead);
+  if (!segments) co_return;  // nobody waits for it yet
+  for (const Segment& segment : *segments) {
     if (segment.held || segment.location.slot == 0) continue;
     std::vector<BlockCache::Gap> gaps{{.first = 0, .count = segment.blocks.count}};
     if (cache_) {
@@ -247,7 +264,9 @@ void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
     const MutexLock lock(mutex_);
     const ObjectFacts* const facts = live_->table().facts(piece.location.slot);
     if (facts == nullptr || facts->id != piece.id || from >= until) return;
-    runs = live_->map().find(BlockRange(from, until - from));
+    const BlockRange range(from, until - from);
+    if (!live_->map().here(range)) return;
+    runs = live_->map().find(range);
   }
   for (const MappedRun& run : runs) {
     const bool in_row = run.location.slot == piece.location.slot &&
@@ -265,11 +284,16 @@ Task<Result<Volume::Slot>> Volume::fetch_slot(ObjectId id) {
   co_return Slot{.bytes = fetched->object_bytes, .directory = std::move(fetched->directory)};
 }
 
-std::vector<std::pair<BlockRange, bool>> Volume::data_runs(BlockRange range) {
-  std::vector<Segment> segments = resolve(range);
-  std::ranges::sort(segments, {}, [](const Segment& segment) { return segment.blocks.first; });
+Task<Result<std::vector<std::pair<BlockRange, bool>>>> Volume::data_runs(BlockRange range) {
+  MapHold hold;
+  std::optional<std::vector<Segment>> segments = resolve(range);
+  while (!segments) {
+    USBD_CO_TRY(hold, co_await page_in(range));
+    segments = resolve(range);
+  }
+  std::ranges::sort(*segments, {}, [](const Segment& segment) { return segment.blocks.first; });
   std::vector<std::pair<BlockRange, bool>> runs;
-  for (const Segment& segment : segments) {
+  for (const Segment& segment : *segments) {
     const bool data = segment.held.has_value() || segment.location.slot != 0;
     if (!runs.empty() && runs.back().second == data) {
       runs.back().first.count += segment.blocks.count;
@@ -277,7 +301,7 @@ std::vector<std::pair<BlockRange, bool>> Volume::data_runs(BlockRange range) {
       runs.emplace_back(segment.blocks, data);
     }
   }
-  return runs;
+  co_return runs;
 }
 
 }  // namespace usbd::objstore

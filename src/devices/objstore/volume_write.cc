@@ -171,6 +171,7 @@ VolumeState Volume::state() {
   state.stored_bytes = used.stored_bytes;
   state.live_bytes = used.live_bytes;
   state.objects_to_delete = live_->table().totals(ObjectState::kPending).objects;
+  state.map = pager_->usage();
   state.fenced = keeper_.fenced();
   return state;
 }

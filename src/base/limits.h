@@ -263,12 +263,17 @@ inline constexpr unsigned kSealReadsMax = 16;
 /// What is on its way from the store: memory of what is fetched and decoded, and calls.
 inline constexpr uint64_t kReadBytesMax = 64U << 20;
 inline constexpr unsigned kReadCallsMax = 64;
-/// Bytes of one GET of several frames, and of what between two frames is fetched along with them.
+/// Bytes fetched with one call that are opened where they arrive, if they only need a checksum: a
+/// way to a thread and back takes as long.
+inline constexpr uint64_t kReadOpenHere = 64U << 10;
+/// Bytes of one GET of several frames, the same of one ahead of a stream, and of what between two
+/// frames is fetched along with them.
 inline constexpr uint64_t kReadMergeBytes = 1U << 20;
+inline constexpr uint64_t kReadAheadMergeBytes = 4U << 20;
 inline constexpr uint64_t kReadMergeGap = 64U << 10;
 /// Memory of where frames are, and of frames that were fetched a moment ago.
 inline constexpr uint64_t kDirectoryCacheBytes = 64U << 20;
-inline constexpr uint64_t kFramesKeptBytes = 32U << 20;
+inline constexpr uint64_t kFramesKeptBytes = 64U << 20;
 /// Requests for one directory: each says how much more of the object is needed.
 inline constexpr unsigned kDirectoryRounds = 4;
 /// Streams of reads that are followed; reads that make one; how far ahead of one is read, at first
@@ -276,15 +281,24 @@ inline constexpr unsigned kDirectoryRounds = 4;
 inline constexpr size_t kReadStreams = 8;
 inline constexpr unsigned kReadAheadAfter = 3;
 inline constexpr uint64_t kReadAheadBlocksMin = 64;
-inline constexpr uint64_t kReadAheadBlocksMax = 1024;
-inline constexpr uint64_t kReadAheadBytesMax = 16U << 20;
+inline constexpr uint64_t kReadAheadBlocksMax = 4096;
+inline constexpr uint64_t kReadAheadBytesMax = 40U << 20;
 /// Reads of journal and cache at once for one request.
 inline constexpr unsigned kLocalReadsMax = 16;
 /// Blocks of the cache: 256 GiB. Each that is used takes 48 bytes of memory.
 inline constexpr uint32_t kCacheBlocksMax = 1U << 26;
 /// Blocks read from the cache with one call, and bytes on their way into it.
 inline constexpr uint32_t kCacheReadBlocks = 32;
-inline constexpr uint64_t kCacheWriteBytesMax = 8U << 20;
+inline constexpr uint64_t kCacheWriteBytesMax = 16U << 20;
+/// Blocks that are sealed and written with one go, and how many of these at once.
+inline constexpr uint64_t kCacheGroupBlocks = 256;
+inline constexpr unsigned kCacheWritersMax = 2;
+/// Bytes that go into the cache though nobody asked for them, since they lay beside what was asked
+/// for: in a second, and at once after a pause.
+inline constexpr uint64_t kCacheUnaskedPerSecond = 128U << 20;
+inline constexpr uint64_t kCacheUnaskedBytes = 8U << 20;
+/// Blocks that are read from the cache without a task of their own.
+inline constexpr size_t kCacheTryBlocks = 32;
 /// Blocks of the cache looked at in search of one that was not used lately.
 inline constexpr unsigned kCacheClockSteps = 4096;
 /// Places of the cache that could not be read before it is switched off.

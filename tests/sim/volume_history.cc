@@ -559,7 +559,9 @@ class VolumeHistory {
     // In pieces: one request of the store in some fails, and a read may need many.
     for (unsigned attempts = 0; !out.empty();) {
       const MutableBytes piece = out.first(std::min(out.size(), 2 * kBlockBytes));
-      const Result<void> read = co_await volume_->read(block, piece);
+      std::optional<Result<void>> at_once = volume_->try_read(block, piece);
+      if (!at_once) at_once = co_await volume_->read(block, piece);
+      const Result<void> read = *std::move(at_once);
       if (dead_) co_return read;
       if (read) {
         out = out.subspan(piece.size());

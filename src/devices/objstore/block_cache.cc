@@ -6,7 +6,8 @@
 #include "devices/objstore/block_cache.h"
 
 #include <algorithm>
-#include <cstring>
+#include <array>
+#include <chrono>
 #include <utility>
 
 #include <fmt/format.h>
@@ -65,11 +66,13 @@ struct BlockCache::Request {
   [[nodiscard]] uint64_t blocks() const { return out.size() / kBlockBytes; }
 };
 
-/// Blocks on their way to places that follow each other.
-struct BlockCache::Batch {
-  uint32_t first_place = 0;
+/// What is sealed and written in one go.
+struct BlockCache::Group {
+  std::vector<Batch> batches = {};
+  uint64_t count = 0;
+  /// Sealed, in the order of `memory`.
+  std::vector<Taken> blocks = {};
   AlignedBuffer memory = {};
-  std::vector<CacheTag> tags = {};
 };
 
 size_t BlockCache::IdHash::operator()(const ObjectId& id) const {
@@ -112,12 +115,20 @@ size_t BlockCache::bucket(uint32_t object, uint32_t position) const {
   return mix64(uint64_t{object} << 32U | position) & (buckets_.size() - 1);
 }
 
-uint32_t BlockCache::find(const ObjectId& id, uint32_t position) const {
+uint32_t BlockCache::object_number(const ObjectId& id) const {
   const auto object = object_numbers_.find(id);
-  if (object == object_numbers_.end()) return kNone;
-  for (uint32_t at = buckets_[bucket(object->second, position)]; at != kNone;) {
+  return object == object_numbers_.end() ? kNone : object->second;
+}
+
+uint32_t BlockCache::find(const ObjectId& id, uint32_t position) const {
+  return find(object_number(id), position);
+}
+
+uint32_t BlockCache::find(uint32_t object, uint32_t position) const {
+  if (object == kNone) return kNone;
+  for (uint32_t at = buckets_[bucket(object, position)]; at != kNone;) {
     const Entry& entry = entries_[at];
-    if (entry.object == object->second && entry.position == position) return at;
+    if (entry.object == object && entry.position == position) return at;
     at = entry.next;
   }
   return kNone;
@@ -208,8 +219,9 @@ std::vector<BlockCache::Gap> BlockCache::missing(const ObjectId& id, uint32_t po
                                                  uint64_t blocks) {
   std::vector<Gap> gaps;
   const MutexLock lock(mutex_);
+  const uint32_t object = object_number(id);
   for (uint64_t block = 0; block < blocks; ++block) {
-    if (find(id, position + static_cast<uint32_t>(block)) == kNone) add_to(gaps, block);
+    if (find(object, position + static_cast<uint32_t>(block)) == kNone) add_to(gaps, block);
   }
   return gaps;
 }
@@ -217,8 +229,9 @@ std::vector<BlockCache::Gap> BlockCache::missing(const ObjectId& id, uint32_t po
 std::vector<BlockCache::Hit> BlockCache::find_all(Request& request) {
   std::vector<Hit> hits;
   const MutexLock lock(mutex_);
+  const uint32_t object = object_number(request.id);
   for (uint64_t block = 0; block < request.blocks(); ++block) {
-    const uint32_t place = find(request.id, request.position + static_cast<uint32_t>(block));
+    const uint32_t place = find(object, request.position + static_cast<uint32_t>(block));
     if (place == kNone || entries_[place].state != State::kHere) {
       add_to(request.gaps, block);
       continue;
@@ -228,6 +241,42 @@ std::vector<BlockCache::Hit> BlockCache::find_all(Request& request) {
     hits.push_back({.block = block, .place = place, .seal = entry.seal, .tag = entry.tag});
   }
   return hits;
+}
+
+bool BlockCache::find_each(const ObjectId& id, uint32_t position, std::span<Hit> hits) {
+  const MutexLock lock(mutex_);
+  const uint32_t object = object_number(id);
+  for (uint32_t block = 0; block < hits.size(); ++block) {
+    const uint32_t place = find(object, position + block);
+    if (place == kNone || entries_[place].state != State::kHere) return false;
+    Entry& entry = entries_[place];
+    entry.used = true;
+    hits[block] = {.block = block, .place = place, .seal = entry.seal, .tag = entry.tag};
+  }
+  return true;
+}
+
+bool BlockCache::try_read(const ObjectId& id, uint32_t position, MutableBytes out) {
+  std::array<Hit, limits::kCacheTryBlocks> found;
+  const uint64_t blocks = out.size() / kBlockBytes;
+  if (blocks > found.size()) return false;
+  const std::span<Hit> hits = std::span(found).first(blocks);
+  if (!find_each(id, position, hits)) return false;
+  for (size_t from = 0; from < blocks;) {
+    size_t to = from + 1;
+    while (to < blocks && hits[to].place == hits[to - 1].place + 1) ++to;
+    const MutableBytes run = out.subspan(from * kBlockBytes, (to - from) * kBlockBytes);
+    const std::optional<Result<void>> read =
+        file_->try_read(uint64_t{hits[from].place} * kBlockBytes, run);
+    if (!read || !*read) return false;
+    from = to;
+  }
+  for (const Hit& hit : hits) {
+    // read() finds out again, and why.
+    if (!unseal(id, position, hit, out.subspan(hit.block * kBlockBytes, kBlockBytes))) return false;
+  }
+  hits_.fetch_add(blocks, std::memory_order_relaxed);
+  return true;
 }
 
 Task<std::vector<BlockCache::Gap>> BlockCache::read(ObjectId id, uint32_t position,
@@ -258,20 +307,22 @@ Task<std::vector<BlockCache::Gap>> BlockCache::read(ObjectId id, uint32_t positi
 Task<void> BlockCache::read_run(Request& request, std::span<const Hit> run) {
   const MutableBytes out =
       request.out.subspan(run.front().block * kBlockBytes, run.size() * kBlockBytes);
-  const Result<void> read = co_await file_->read(run.front().place * kBlockBytes, out);
+  const uint64_t offset = uint64_t{run.front().place} * kBlockBytes;
+  std::optional<Result<void>> read = file_->try_read(offset, out);
+  if (!read) read = co_await file_->read(offset, out);
   for (const Hit& hit : run) {
-    if (read && unseal(request, hit)) continue;
-    lost(hit, !read);
+    const MutableBytes block = request.out.subspan(hit.block * kBlockBytes, kBlockBytes);
+    if (*read && unseal(request.id, request.position, hit, block)) continue;
+    lost(hit, !*read);
     add_to(request.gaps, hit.block);
   }
 }
 
-bool BlockCache::unseal(const Request& request, const Hit& hit) {
+bool BlockCache::unseal(const ObjectId& id, uint32_t position, const Hit& hit,
+                        MutableBytes block) const {
   if (!options_.proves) return true;
-  const uint32_t position = request.position + static_cast<uint32_t>(hit.block);
-  const Proof proof = proof_of(options_.volume, request.id, position);
+  const Proof proof = proof_of(options_.volume, id, position + static_cast<uint32_t>(hit.block));
   const crypto::Sealer& sealer = *sessions_[session_of(hit.seal)].sealer;
-  const MutableBytes block = request.out.subspan(hit.block * kBlockBytes, kBlockBytes);
   return sealer.open(number_of(hit.seal), {wire_bytes(proof)}, block,
                      Bytes(hit.tag).first(sealer.tag_size()), block);
 }
@@ -303,96 +354,162 @@ void BlockCache::lost(const Hit& hit, bool unreadable) {
 // --- writing
 // --------------------------------------------------------------------------------------
 
-void BlockCache::seal(const ObjectId& id, uint32_t position, const Entry& entry, MutableBytes block,
-                      CacheTag& tag) const {
-  const Proof proof = proof_of(options_.volume, id, position);
-  const crypto::Sealer& sealer = *sessions_.back().sealer;
-  sealer.seal(number_of(entry.seal), {wire_bytes(proof)}, block, block,
-              MutableBytes(tag).first(sealer.tag_size()));
+bool BlockCache::takes_unasked(uint64_t blocks) {
+  const Nanos now = Loop::current().now();
+  const auto passed = std::chrono::floor<std::chrono::milliseconds>(now - unasked_at_);
+  if (passed.count() > 0) {
+    const auto ms = std::min<uint64_t>(static_cast<uint64_t>(passed.count()), 1000);
+    unasked_ = std::min(limits::kCacheUnaskedBytes,
+                        unasked_ + ms * (limits::kCacheUnaskedPerSecond / 1000));
+    unasked_at_ = now;
+  }
+  if (blocks * kBlockBytes > unasked_) return false;
+  unasked_ -= blocks * kBlockBytes;
+  return true;
 }
 
-void BlockCache::add(const ObjectId& id, uint32_t position, Bytes blocks) {
-  if (closed_) return;
-  /// A block that is taken: which, where to, and under which number.
-  struct Taken {
-    uint32_t block = 0;
-    uint32_t place = 0;
-    Entry entry;
-  };
+std::vector<BlockCache::Taken> BlockCache::take_places(const ObjectId& id, uint32_t position,
+                                                       uint32_t blocks) {
   std::vector<Taken> taken;
-  {
-    const MutexLock lock(mutex_);
-    if (!on_) return;
-    for (uint32_t block = 0; block < blocks.size() / kBlockBytes; ++block) {
-      if (find(id, position + block) != kNone) continue;
-      if (writing_bytes_ + kBlockBytes > limits::kCacheWriteBytesMax) break;
-      const uint32_t place = choose();
-      if (place == kNone) break;
-      Entry& entry = entries_[place];
-      entry.seal = uint64_t{sessions_.size() - 1} << kCacheNumberBits | next_number_++;
-      entry.object = intern(id);
-      entry.position = position + block;
-      entry.state = State::kWriting;
-      link(place);
-      writing_bytes_ += kBlockBytes;
-      taken.push_back({.block = block, .place = place, .entry = entry});
-    }
+  const MutexLock lock(mutex_);
+  if (!on_) return taken;
+  for (uint32_t block = 0; block < blocks; ++block) {
+    if (find(id, position + block) != kNone) continue;
+    if (writing_bytes_ + kBlockBytes > limits::kCacheWriteBytesMax) break;
+    const uint32_t place = choose();
+    if (place == kNone) break;
+    Entry& entry = entries_[place];
+    entry.seal = uint64_t{sessions_.size() - 1} << kCacheNumberBits | next_number_++;
+    entry.object = intern(id);
+    entry.position = position + block;
+    entry.state = State::kWriting;
+    link(place);
+    writing_bytes_ += kBlockBytes;
+    taken.push_back(
+        {.position = entry.position, .source = block, .place = place, .seal = entry.seal});
   }
   USBD_ASSERT(next_number_ < kCacheNumberEnd);
-  for (size_t from = 0; from < taken.size();) {
-    size_t to = from + 1;
-    while (to < taken.size() && taken[to].place == taken[to - 1].place + 1) ++to;
-    const auto batch = std::make_shared<Batch>(Batch{.first_place = taken[from].place});
-    batch->memory = AlignedBuffer((to - from) * kBlockBytes);
-    for (; from < to; ++from) {
-      const Taken& one = taken[from];
-      const MutableBytes block =
-          batch->memory.bytes().subspan(batch->tags.size() * kBlockBytes, kBlockBytes);
-      std::memcpy(block.data(), blocks.data() + one.block * kBlockBytes, kBlockBytes);
-      seal(id, one.entry.position, one.entry, block, batch->tags.emplace_back());
+  return taken;
+}
+
+void BlockCache::add(const ObjectId& id, uint32_t position, Bytes blocks,
+                     const FrameMemory& frame) {
+  if (closed_) return;
+  Batch batch{.id = id};
+  batch.blocks = take_places(id, position, static_cast<uint32_t>(blocks.size() / kBlockBytes));
+  if (batch.blocks.empty()) return;
+  const uint64_t bytes = batch.blocks.size() * kBlockBytes;
+  if (frame != nullptr && bytes * 2 > frame->size()) {
+    batch.given = blocks;
+    batch.memory = frame;
+  } else {  // a frame that waits for a small part of it would be memory that nobody counts
+    const auto copy = std::make_shared<FrameBuffer>(bytes);
+    for (uint32_t i = 0; i < batch.blocks.size(); ++i) {
+      const uint32_t source = std::exchange(batch.blocks[i].source, i);
+      std::ranges::copy(blocks.subspan(source * kBlockBytes, kBlockBytes),
+                        copy->bytes().subspan(i * kBlockBytes).begin());
     }
-    scope_.spawn(write(batch));
+    batch.given = std::as_const(*copy).bytes();
+    batch.memory = copy;
+  }
+  waiting_.push_back(std::move(batch));
+  if (writers_ == limits::kCacheWritersMax) return;
+  ++writers_;
+  scope_.spawn(write_all());
+}
+
+BlockCache::Group BlockCache::take_group() {
+  Group group;
+  do {
+    group.count += waiting_.front().blocks.size();
+    group.batches.push_back(std::move(waiting_.front()));
+    waiting_.pop_front();
+  } while (!waiting_.empty() &&
+           group.count + waiting_.front().blocks.size() <= limits::kCacheGroupBlocks);
+  return group;
+}
+
+/// Threads: any; nobody else looks at the group meanwhile.
+void BlockCache::seal(Group& group) const {
+  group.memory = AlignedBuffer(group.count * kBlockBytes);
+  group.blocks.reserve(group.count);
+  const crypto::Sealer& sealer = *sessions_.back().sealer;
+  for (const Batch& batch : group.batches) {
+    for (const Taken& block : batch.blocks) {
+      const MutableBytes sealed =
+          group.memory.bytes().subspan(group.blocks.size() * kBlockBytes, kBlockBytes);
+      Taken& taken = group.blocks.emplace_back(block);
+      const Proof proof = proof_of(options_.volume, batch.id, taken.position);
+      sealer.seal(number_of(taken.seal), {wire_bytes(proof)},
+                  batch.given.subspan(uint64_t{taken.source} * kBlockBytes, kBlockBytes), sealed,
+                  MutableBytes(taken.tag).first(sealer.tag_size()));
+    }
+  }
+  group.batches.clear();
+}
+
+/// Writes what waits, and what comes while it does.
+Task<void> BlockCache::write_all() {
+  while (!waiting_.empty()) {
+    Group group = take_group();
+    auto seal_it = [this, &group] {
+      seal(group);
+      return true;
+    };
+    if (options_.workers != nullptr) {
+      static_cast<void>(co_await options_.workers->run(seal_it));
+    } else {
+      static_cast<void>(seal_it());
+    }
+    co_await write(group);
+    writing_bytes_ -= group.memory.size();
+  }
+  --writers_;
+}
+
+Task<void> BlockCache::write(const Group& group) {
+  const std::span<const Taken> blocks = group.blocks;
+  for (size_t from = 0; from < blocks.size();) {
+    size_t to = from + 1;
+    while (to < blocks.size() && blocks[to].place == blocks[to - 1].place + 1) ++to;
+    const uint64_t offset = uint64_t{blocks[from].place} * kBlockBytes;
+    const Bytes bytes = group.memory.bytes().subspan(from * kBlockBytes, (to - from) * kBlockBytes);
+    const Result<void> done = co_await file_->write(offset, bytes, WriteFlags{});
+    if (done) {
+      written(blocks.subspan(from, to - from));
+    } else {
+      not_written(blocks.subspan(from, to - from), done.error());
+    }
+    from = to;
   }
 }
 
-Task<void> BlockCache::write(std::shared_ptr<Batch> batch) {
-  const uint64_t offset = uint64_t{batch->first_place} * kBlockBytes;
-  const Result<void> done = co_await file_->write(offset, batch->memory.bytes(), WriteFlags{});
-  writing_bytes_ -= batch->memory.size();
-  if (done) {
-    written(*batch);
-  } else {
-    not_written(*batch, done.error());
-  }
-}
-
-void BlockCache::written(const Batch& batch) {
+void BlockCache::written(std::span<const Taken> run) {
   const MutexLock lock(mutex_);
   if (!on_) return;
-  for (size_t i = 0; i < batch.tags.size(); ++i) {
-    Entry& entry = entries_[batch.first_place + i];
+  for (const Taken& block : run) {
+    Entry& entry = entries_[block.place];
     USBD_ASSERT(entry.state == State::kWriting);
-    entry.tag = batch.tags[i];
+    entry.tag = block.tag;
     entry.state = State::kHere;
     ++here_;
   }
 }
 
 /// A full disk leaves the cache as large as it has come to be. Anything else ends it.
-void BlockCache::not_written(const Batch& batch, const Error& error) {
+void BlockCache::not_written(std::span<const Taken> run, const Error& error) {
   bool shrunk = false;
   uint64_t places = 0;
   {
     const MutexLock lock(mutex_);
     if (!on_) return;
-    for (size_t i = 0; i < batch.tags.size(); ++i) {
-      unlink(static_cast<uint32_t>(batch.first_place + i), State::kFree);
-    }
-    shrunk = error.is(Errc::kNoSpace) && batch.first_place > 0;
-    if (shrunk && batch.first_place < places_max_) {
+    for (const Taken& block : run) unlink(block.place, State::kFree);
+    const uint32_t first_place = run.front().place;
+    shrunk = error.is(Errc::kNoSpace) && first_place > 0;
+    if (shrunk && first_place < places_max_) {
       const bool first =
           places_max_ == std::min<uint64_t>(options_.blocks_max, limits::kCacheBlocksMax);
-      places_max_ = batch.first_place;
+      places_max_ = first_place;
       places = first ? places_max_ : 0;
     }
   }

@@ -17,13 +17,16 @@
 #include <deque>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <unordered_map>
 #include <vector>
 
 #include "async/folder.h"
 #include "async/scope.h"
+#include "async/worker_pool.h"
 #include "base/aligned_buffer.h"
+#include "base/limits.h"
 #include "base/mutex.h"
 #include "base/random.h"
 #include "devices/objstore/cache_index.h"
@@ -43,8 +46,8 @@ struct CacheStats {
   bool on = false;
 };
 
-/// Threads: read(), missing() and stats(): any loop's, at the same time; the rest: the loop's that
-///          opened it.
+/// Threads: read(), try_read(), missing() and stats(): any loop's, at the same time; the rest: the
+///          loop's that opened it.
 class BlockCache {
  public:
   struct Options {
@@ -57,6 +60,8 @@ class BlockCache {
     bool persist = false;
     /// The head that was found: a kept cache counts only if its user left this one.
     CacheStamp found{};
+    /// Where blocks are sealed; null: on the cache's loop. Lifetime: outlives the cache.
+    WorkerPool* workers = nullptr;
     /// For tests: false: what comes from the disk is believed.
     bool proves = true;
   };
@@ -76,12 +81,18 @@ class BlockCache {
   /// Fills what it has of the blocks of `id` from `position` on, and returns what is missing, in
   /// order. Range: whole blocks.
   Task<std::vector<Gap>> read(ObjectId id, uint32_t position, MutableBytes out);
+  /// The same if all of it is there and comes without waiting; else false, and `out` holds
+  /// anything.
+  [[nodiscard]] bool try_read(const ObjectId& id, uint32_t position, MutableBytes out);
   /// What of so many blocks it has not, and is not about to have.
   [[nodiscard]] std::vector<Gap> missing(const ObjectId& id, uint32_t position, uint64_t blocks);
 
   /// Puts blocks there, as far as there is room on the way to the disk. What is there already
-  /// stays. Lifetime: `blocks` during the call.
-  void add(const ObjectId& id, uint32_t position, Bytes blocks);
+  /// stays. Lifetime: `blocks` during the call, or, if they are part of `frame`, as long as that.
+  void add(const ObjectId& id, uint32_t position, Bytes blocks, const FrameMemory& frame = {});
+  /// Whether so many blocks that nobody asked for may be added now: a second has room for some, and
+  /// more are not worth the time and the wear of the disk. Counts them.
+  [[nodiscard]] bool takes_unasked(uint64_t blocks);
   /// For tests: waits for what is on its way to the disk.
   Task<void> settle();
 
@@ -127,7 +138,24 @@ class BlockCache {
     CacheSalt salt{};
     std::unique_ptr<const crypto::Sealer> sealer;
   };
-  struct Batch;
+  /// A block that gets a place: which of its object and which of those given, where to, and under
+  /// which number; then with which tag.
+  struct Taken {
+    uint32_t position = 0;
+    uint32_t source = 0;
+    uint32_t place = 0;
+    uint64_t seal = 0;
+    CacheTag tag{};
+  };
+  /// Blocks of an object that wait to be written. Their numbers and places are theirs already.
+  struct Batch {
+    ObjectId id;
+    std::vector<Taken> blocks = {};
+    Bytes given = {};
+    /// Has what is given.
+    FrameMemory memory = {};
+  };
+  struct Group;
   struct Numbering;
   struct Request;
 
@@ -135,17 +163,27 @@ class BlockCache {
 
   // block_cache.cc
   std::vector<Hit> find_all(Request& request);
+  /// Fills `hits`; false: not all of it is there.
+  [[nodiscard]] bool find_each(const ObjectId& id, uint32_t position, std::span<Hit> hits);
   Task<void> read_run(Request& request, std::span<const Hit> run);
-  [[nodiscard]] bool unseal(const Request& request, const Hit& hit);
-  void seal(const ObjectId& id, uint32_t position, const Entry& entry, MutableBytes block,
-            CacheTag& tag) const;
+  /// Opens what was read in place.
+  [[nodiscard]] bool unseal(const ObjectId& id, uint32_t position, const Hit& hit,
+                            MutableBytes block) const;
+  [[nodiscard]] std::vector<Taken> take_places(const ObjectId& id, uint32_t position,
+                                               uint32_t blocks);
+  [[nodiscard]] Group take_group();
+  void seal(Group& group) const;
   void lost(const Hit& hit, bool unreadable);
-  Task<void> write(std::shared_ptr<Batch> batch);
-  void written(const Batch& batch);
-  void not_written(const Batch& batch, const Error& error);
+  Task<void> write_all();
+  Task<void> write(const Group& group);
+  void written(std::span<const Taken> run);
+  void not_written(std::span<const Taken> run, const Error& error);
   void switch_off(const std::string& why);
 
   [[nodiscard]] uint32_t find(const ObjectId& id, uint32_t position) const USBD_REQUIRES(mutex_);
+  [[nodiscard]] uint32_t object_number(const ObjectId& id) const USBD_REQUIRES(mutex_);
+  /// Range: `object` may be kNone.
+  [[nodiscard]] uint32_t find(uint32_t object, uint32_t position) const USBD_REQUIRES(mutex_);
   [[nodiscard]] size_t bucket(uint32_t object, uint32_t position) const USBD_REQUIRES(mutex_);
   uint32_t intern(const ObjectId& id) USBD_REQUIRES(mutex_);
   void link(uint32_t place) USBD_REQUIRES(mutex_);
@@ -177,6 +215,12 @@ class BlockCache {
   std::atomic<uint64_t> damaged_{0};
   uint64_t next_number_ = 0;
   uint64_t writing_bytes_ = 0;
+  /// What no task has begun to write.
+  std::deque<Batch> waiting_;
+  unsigned writers_ = 0;
+  /// Units: bytes that may be added unasked, as of then.
+  uint64_t unasked_ = limits::kCacheUnaskedBytes;
+  Nanos unasked_at_{0};
   Scope scope_;
   bool closed_ = false;
 

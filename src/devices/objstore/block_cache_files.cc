@@ -67,7 +67,9 @@ Result<void> BlockCache::begin_session(const CacheSalt& salt) {
 Task<Result<void>> BlockCache::start(Rng& rng) {
   // It is locked with this: nothing is read before, and nothing that the dead have asked for comes
   // later.
-  const Folder::OpenHow how{.create = CreatePolicy::kAuto, .direct = true};
+  // In the page cache, which gives its memory back when others want it, are the blocks that are
+  // wanted most.
+  const Folder::OpenHow how{.create = CreatePolicy::kAuto};
   USBD_CO_TRY(file_, co_await folder_.open(kBlocksFile, how));
   USBD_CO_TRY(const uint64_t bytes, file_->size());
   Result<void> loaded = not_ours("nothing was to be kept");

@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "async/sim_loop.h"
+#include "async/testing.h"
 #include "devices/objstore/memory_folder_testing.h"
 
 namespace usbd::objstore {
@@ -58,6 +59,12 @@ class BlockCacheTest : public ::testing::Test {
   void run(Task<void> task) {
     loop.spawn(std::move(task));
     ASSERT_EQ(loop.run_until_idle(), SimEnd::kIdle);
+  }
+  void sleep(Nanos time) {
+    const auto sleeping = [](Nanos left) -> Task<void> {
+      co_await Loop::current().sleep_for(left);
+    };
+    run(sleeping(time));
   }
   void add(const ObjectId& id, uint32_t position, uint64_t blocks = 1) {
     cache->add(id, position, contents(id, position, blocks));
@@ -239,6 +246,96 @@ TEST_F(BlockCacheTest, TakesNoMoreThanFitsOnTheWay) {
 }
 
 // --- what is kept
+
+TEST_F(BlockCacheTest, GivesAtOnceWhatNeedNotBeWaitedFor) {
+  open();
+  add(one, 3, 4);
+  add(two, 0, 1);
+  add(one, 7, 2);
+  ByteVector out(6 * kBlockBytes);
+  ASSERT_TRUE(cache->try_read(one, 3, out));
+  EXPECT_EQ(out, contents(one, 3, 6));
+  EXPECT_EQ(cache->stats().hits, 6U);
+  EXPECT_FALSE(cache->try_read(one, 4, out)) << "the last is not there";
+  EXPECT_FALSE(cache->try_read(two, 1, MutableBytes(out).first(kBlockBytes)));
+  ByteVector large((limits::kCacheTryBlocks + 1) * kBlockBytes);
+  EXPECT_FALSE(cache->try_read(one, 3, large));
+  disk.waits = true;
+  EXPECT_FALSE(cache->try_read(one, 3, out));
+  EXPECT_THAT(read(one, 3, 6), IsEmpty());
+  EXPECT_EQ(cache->stats().hits, 12U);
+  EXPECT_EQ(cache->stats().misses, 0U);
+}
+
+TEST_F(BlockCacheTest, GivesNothingAtOnceThatIsNotProven) {
+  open();
+  add(one, 0, 2);
+  disk.bytes("cache.blocks")[kBlockBytes + 7] ^= std::byte{1};
+  ByteVector out(2 * kBlockBytes);
+  EXPECT_FALSE(cache->try_read(one, 0, out));
+  EXPECT_EQ(cache->stats().damaged, 0U) << "who asks then finds it";
+  EXPECT_THAT(read(one, 0, 2), ElementsAre(Gap{1, 1}));
+  EXPECT_EQ(cache->stats().damaged, 1U);
+}
+
+TEST_F(BlockCacheTest, TakesOnlySoMuchUnasked) {
+  open();
+  constexpr uint64_t kAtOnce = limits::kCacheUnaskedBytes / kBlockBytes;
+  const auto ask = [this](uint64_t blocks) {
+    bool taken = false;
+    const auto asking = [](BlockCache& asked, uint64_t count, bool& answer) -> Task<void> {
+      answer = asked.takes_unasked(count);
+      co_return;
+    };
+    run(asking(*cache, blocks, taken));
+    return taken;
+  };
+  EXPECT_TRUE(ask(kAtOnce));
+  EXPECT_FALSE(ask(16));
+  EXPECT_TRUE(ask(0));
+  sleep(Nanos(10'000'000));
+  EXPECT_TRUE(ask(limits::kCacheUnaskedPerSecond / kBlockBytes / 100));
+  EXPECT_FALSE(ask(16));
+  sleep(Nanos(5'000'000'000));
+  EXPECT_FALSE(ask(kAtOnce + 1)) << "what was not used is not saved up";
+  EXPECT_TRUE(ask(kAtOnce));
+}
+
+/// Adds frames of which nobody else keeps the memory.
+Task<bool> add_frames(BlockCache& cache, ObjectId id) {
+  bool right = true;
+  for (uint32_t frame = 0; frame < 8; ++frame) {
+    const auto memory = std::make_shared<FrameBuffer>(kFrameBytes);
+    const ByteVector bytes = contents(id, frame * kFrameBlocks, kFrameBlocks);
+    std::ranges::copy(bytes, memory->bytes().begin());
+    const Bytes all = std::as_const(*memory).bytes();
+    // All of it, or little, which is copied.
+    cache.add(id, frame * kFrameBlocks, frame % 2 == 0 ? all : all.first(kBlockBytes), memory);
+  }
+  co_await cache.settle();
+  for (uint32_t frame = 0; frame < 8; ++frame) {
+    ByteVector out((frame % 2 == 0 ? kFrameBlocks : 1) * kBlockBytes);
+    const std::vector<Gap> gaps = co_await cache.read(id, frame * kFrameBlocks, out);
+    right = right && gaps.empty() &&
+            out == contents(id, frame * kFrameBlocks, out.size() / kBlockBytes);
+  }
+  co_return right;
+}
+
+TEST(BlockCacheThreads, SealWhatIsAdded) {
+  usbd::testing::TestLoop loop;
+  MemoryDisk disk;
+  MemoryFolder folder(disk);
+  SeededRng rng(1);
+  const ByteVector key(32, std::byte{7});
+  const BlockCache::Options options{
+      .sealed = true, .key = key, .blocks_max = 1000, .workers = &loop.pool()};
+  const std::unique_ptr<BlockCache> cache = loop.run(BlockCache::open(folder, rng, options));
+  ASSERT_NE(cache, nullptr);
+  EXPECT_TRUE(loop.run(add_frames(*cache, {.epoch = 1, .seq = 1})));
+  EXPECT_EQ(cache->stats().blocks, 4U * kFrameBlocks + 4);
+  loop.run(cache->close({}));
+}
 
 TEST_F(BlockCacheTest, IsGoneAfterACloseUnlessItIsToBeKept) {
   open();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// Opening a frame: its checksum tells damage from intent, then its seal is opened, then it is
+// Opening a frame: its seal is opened, or else its checksum tells damage from intent; then it is
 // decompressed into exactly the bytes that the directory has promised.
 
 #include "devices/objstore/data_object.h"
@@ -53,17 +53,21 @@ Result<void> FrameOpener::try_open(uint32_t index, const FrameInfo& info, Bytes 
     return Error(Errc::kDamaged,
                  fmt::format("has {} bytes where {} are stored", stored.size(), info.stored));
   }
-  if (crc32c(stored) != info.crc) return Error(Errc::kDamaged, "is damaged: its checksum is wrong");
+  // Of what its seal does not prove the checksum says whether it is damage or intent.
+  const auto refused = [&] {
+    return crc32c(stored) == info.crc ? forged()
+                                      : Error(Errc::kDamaged, "is damaged: its checksum is wrong");
+  };
   const Bytes cipher = stored.first(stored.size() - tag_size);
   const Bytes tag = stored.last(tag_size);
   const layout::FrameBinding binding = layout::bind(volume_, id_, index, info);
   if (info.codec == codec::CodecKind::kIdentity) {
     if (cipher.size() != plain.size()) return Error(Errc::kDamaged, "is not as long as it claims");
-    if (!sealer_->open(index, {wire_bytes(binding)}, cipher, tag, plain)) return forged();
+    if (!sealer_->open(index, {wire_bytes(binding)}, cipher, tag, plain)) return refused();
     return {};
   }
   std::vector<std::byte> packed(cipher.size());
-  if (!sealer_->open(index, {wire_bytes(binding)}, cipher, tag, packed)) return forged();
+  if (!sealer_->open(index, {wire_bytes(binding)}, cipher, tag, packed)) return refused();
   return codec::decompress(info.codec, packed, plain);
 }
 

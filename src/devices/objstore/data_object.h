@@ -88,6 +88,23 @@ struct Extent {
   friend bool operator==(const Extent&, const Extent&) = default;
 };
 
+/// Memory for the blocks of a frame, decoded. Contents are not initialised.
+class FrameBuffer {
+ public:
+  explicit FrameBuffer(size_t size)
+      : memory_(std::make_unique_for_overwrite<std::byte[]>(size)), size_(size) {}
+
+  [[nodiscard]] MutableBytes bytes() { return {memory_.get(), size_}; }
+  [[nodiscard]] Bytes bytes() const { return {memory_.get(), size_}; }
+  [[nodiscard]] size_t size() const { return size_; }
+
+ private:
+  std::unique_ptr<std::byte[]> memory_;
+  size_t size_;
+};
+/// As those share it who want it.
+using FrameMemory = std::shared_ptr<const FrameBuffer>;
+
 /// How one frame is stored. Units: bytes.
 struct FrameInfo {
   uint64_t offset = 0;

@@ -29,6 +29,8 @@ struct MemoryDisk {
   std::string syncs_fail = "-";
   std::string opens_fail = "-";
   std::string removes_fail = "-";
+  /// Nothing can be read without waiting for it.
+  bool waits = false;
 
   [[nodiscard]] uint64_t used() const {
     uint64_t bytes = 0;
@@ -100,6 +102,13 @@ class MemoryFolder final : public Folder {
       USBD_CO_TRY_VOID(grow(offset + data.size()));
       if (!data.empty()) std::memcpy(bytes_->data() + offset, data.data(), data.size());
       co_return Result<void>();
+    }
+    std::optional<Result<void>> try_read(uint64_t offset, MutableBytes data) override {
+      check(offset, data.size());
+      const bool fails = name_.starts_with(disk_.reads_fail);
+      if (disk_.waits || fails || offset + data.size() > bytes_->size()) return std::nullopt;
+      if (!data.empty()) std::memcpy(data.data(), bytes_->data() + offset, data.size());
+      return Result<void>();
     }
     Task<Result<void>> datasync() override {
       if (name_.starts_with(disk_.syncs_fail)) co_return Error(Errc::kIo, name_);

@@ -79,7 +79,7 @@ struct ObjectReader::Frame {
   FrameInfo info;
   /// Else it is on its way, and the rest belongs to who opens it.
   bool here = false;
-  std::vector<std::byte> plain = {};
+  FrameMemory plain = {};
   Taker* takers = nullptr;
   /// While it is opened.
   Result<void> opened = {};
@@ -338,12 +338,13 @@ Task<void> ObjectReader::read_one_object(std::span<ReadPiece* const> pieces, Eff
 /// One GET for frames that lie close together.
 void ObjectReader::start_fetches(const KnownRef& known, std::span<const FrameRef> missing,
                                  bool ahead) {
+  const uint64_t most = ahead ? limits::kReadAheadMergeBytes : limits::kReadMergeBytes;
   for (size_t from = 0; from < missing.size();) {
     size_t to = from + 1;
     const uint64_t start = missing[from]->info.offset;
-    while (
-        to < missing.size() && missing[to]->info.range().end() - start <= limits::kReadMergeBytes &&
-        missing[to]->info.offset - missing[to - 1]->info.range().end() <= limits::kReadMergeGap) {
+    while (to < missing.size() && missing[to]->info.range().end() - start <= most &&
+           missing[to]->info.offset - missing[to - 1]->info.range().end() <=
+               limits::kReadMergeGap) {
       ++to;
     }
     const std::span<const FrameRef> group = missing.subspan(from, to - from);
@@ -381,7 +382,13 @@ Task<Result<void>> ObjectReader::fetch_bytes(const Known& known, std::span<const
     open_frames(known, frames, start, fetched.data);
     return true;
   };
-  if (parts_.workers != nullptr) {
+  const auto is_plain = [](const FrameRef& frame) {
+    return frame->info.codec == codec::CodecKind::kIdentity;
+  };
+  const bool here = length <= limits::kReadOpenHere + crypto::kSealTagBytesMax &&
+                    parts_.seal.cipher == crypto::CipherMode::kIdentity &&
+                    std::ranges::all_of(frames, is_plain);
+  if (parts_.workers != nullptr && !here) {
     static_cast<void>(co_await parts_.workers->run(open));
   } else {
     static_cast<void>(open());
@@ -399,10 +406,10 @@ void ObjectReader::open_frames(const Known& known, std::span<const FrameRef> fra
       frame->opened = Error(Errc::kDamaged, "is cut short");
       continue;
     }
-    std::vector<std::byte> plain(info.logical);
+    const auto plain = std::make_shared<FrameBuffer>(info.logical);
     frame->opened =
-        known.opener->open(frame->key.frame, info, stored.subspan(at, info.stored), plain);
-    if (frame->opened) frame->plain = std::move(plain);
+        known.opener->open(frame->key.frame, info, stored.subspan(at, info.stored), plain->bytes());
+    if (frame->opened) frame->plain = plain;
   }
 }
 
@@ -427,16 +434,17 @@ void ObjectReader::finish(Frame& frame, const std::optional<Error>& error, bool 
   }
 }
 
-void ObjectReader::deliver(const Taker& taker, Bytes plain) {
+void ObjectReader::deliver(const Taker& taker, const FrameMemory& plain) {
   const ReadPiece& piece = *taker.piece;
   const uint64_t frame_first = uint64_t{taker.frame} * kFrameBlocks;
   const uint64_t from = std::max<uint64_t>(piece.location.position, frame_first);
   const uint64_t to = std::min<uint64_t>(piece.location.position + piece.blocks.count,
-                                         frame_first + plain.size() / kBlockBytes);
+                                         frame_first + plain->size() / kBlockBytes);
   USBD_ASSERT(from < to);
   if (!piece.out.empty()) {
     std::memcpy(piece.out.data() + (from - piece.location.position) * kBlockBytes,
-                plain.data() + (from - frame_first) * kBlockBytes, (to - from) * kBlockBytes);
+                plain->bytes().data() + (from - frame_first) * kBlockBytes,
+                (to - from) * kBlockBytes);
   }
   if (hook_) hook_(piece, taker.frame, plain);
   taker.latch->count_down();
@@ -448,7 +456,7 @@ void ObjectReader::keep(Frame& frame) {
   if (entry == frames_.end() || entry->second.get() != &frame) return;
   frame.here = true;
   frame.use = kept_uses_.insert(kept_uses_.end(), frame.key);
-  kept_bytes_ += frame.plain.size();
+  kept_bytes_ += frame.plain->size();
   while (kept_bytes_ > limits::kFramesKeptBytes && kept_uses_.size() > 1) {
     drop(FrameKey(kept_uses_.front()));
   }
@@ -459,7 +467,7 @@ void ObjectReader::drop(const FrameKey& key) {
   if (entry == frames_.end()) return;
   const Frame& frame = *entry->second;
   if (frame.here) {
-    kept_bytes_ -= frame.plain.size();
+    kept_bytes_ -= frame.plain->size();
     kept_uses_.erase(frame.use);
   }
   frames_.erase(entry);

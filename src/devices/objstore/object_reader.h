@@ -72,7 +72,8 @@ class ObjectReader {
     std::stop_token stop = {};
   };
   /// Told of each frame of a piece that was proven: `frame` is its number, `plain` all its blocks.
-  using FrameHook = std::function<void(const ReadPiece& piece, uint32_t frame, Bytes plain)>;
+  using FrameHook =
+      std::function<void(const ReadPiece& piece, uint32_t frame, const FrameMemory& plain)>;
   enum class Effort : uint8_t {
     kNormal,
     kAnew,  ///< Nothing that is kept or under way is believed: directory and frames are fetched.
@@ -157,7 +158,7 @@ class ObjectReader {
   void open_frames(const Known& known, std::span<const FrameRef> frames, uint64_t start,
                    Bytes stored) const;
   void finish(Frame& frame, const std::optional<Error>& error, bool doubtful);
-  void deliver(const Taker& taker, Bytes plain);
+  void deliver(const Taker& taker, const FrameMemory& plain);
   void keep(Frame& frame);
   void drop(const FrameKey& key);
 

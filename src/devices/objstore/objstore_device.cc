@@ -117,6 +117,12 @@ Task<Result<void>> ObjstoreDevice::read(uint64_t offset, MutableBytes data) {
   co_return Result<void>();
 }
 
+std::optional<Result<void>> ObjstoreDevice::try_read(uint64_t offset, MutableBytes data) {
+  check(ByteRange(offset, data.size()));
+  if ((offset | data.size()) % kBlockBytes != 0) return std::nullopt;
+  return volume_->try_read(offset / kBlockBytes, data);
+}
+
 Task<Result<void>> ObjstoreDevice::read_part(ByteRange part, MutableBytes data) {
   const AlignedBuffer buffer(kBlockBytes);
   const uint64_t block = part.offset / kBlockBytes;

@@ -63,6 +63,7 @@ class ObjstoreDevice final : public Device {
   [[nodiscard]] Capabilities capabilities() const override;
 
   Task<Result<void>> read(uint64_t offset, MutableBytes data) override;
+  std::optional<Result<void>> try_read(uint64_t offset, MutableBytes data) override;
   /// Durable: with fua, as flush(). Errors: also kPerm: the volume was taken over; kShutdown.
   Task<Result<void>> write(uint64_t offset, Bytes data, WriteFlags flags) override;
   /// Durable: on the local journal, or in the store, as the volume's flush mode says.

@@ -166,6 +166,16 @@ TEST_F(ObjstoreDeviceTest, KeepsNeighboursInOneBlockApart) {
   }
 }
 
+TEST_F(ObjstoreDeviceTest, ReadsAtOnceOnlyWholeBlocks) {
+  options.logical_block_size = 512;
+  ASSERT_TRUE(open());
+  auto data = bytes_of(1, 2 * 4096);
+  EXPECT_TRUE(device->try_read(0, data).has_value());
+  EXPECT_EQ(data, std::vector<std::byte>(2 * 4096)) << "nothing was written yet";
+  EXPECT_FALSE(device->try_read(512, data).has_value());
+  EXPECT_FALSE(device->try_read(0, MutableBytes(data).first(512)).has_value());
+}
+
 TEST_F(ObjstoreDeviceTest, KnowsWhereItsDataIs) {
   ASSERT_TRUE(open());
   ASSERT_TRUE(write(8192, bytes_of(4, 4096)));

@@ -198,6 +198,8 @@ class Volume {
   /// Reads whole blocks. Errors: kIo: for these blocks there is no proven data; kPerm: taken over.
   /// Read-only: what the volume's owner has deleted meanwhile is looked for in a later image.
   Task<Result<void>> read(uint64_t first_block, MutableBytes data);
+  /// The same as read() if it can be done without waiting; empty: ask read().
+  std::optional<Result<void>> try_read(uint64_t first_block, MutableBytes data);
   /// Whether the blocks hold data, in runs. Errors: kIo: nobody knows (map_pager.h).
   Task<Result<std::vector<std::pair<BlockRange, bool>>>> data_runs(BlockRange range);
 
@@ -396,6 +398,7 @@ class Volume {
   // volume_read.cc
   /// None: leaves of the map are away, and page_in() comes first.
   std::optional<std::vector<Segment>> resolve(BlockRange range);
+  [[nodiscard]] std::optional<Segment> find_quickly(BlockRange range);
   Task<Result<void>> read_once(uint64_t first_block, MutableBytes data);
   std::optional<std::vector<Segment>> resolve_into(BlockRange range, MutableBytes data);
   Task<void> read_local(Segment& segment, std::vector<ReadPiece>& missing,
@@ -404,7 +407,7 @@ class Volume {
   Task<void> read_objects(std::span<ReadPiece> pieces, ObjectReader::Effort effort);
   Task<Result<void>> read_again(const ReadPiece& piece);
   Task<void> read_ahead(BlockRange ahead);
-  void admit(const ReadPiece& piece, uint32_t frame, Bytes plain);
+  void admit(const ReadPiece& piece, uint32_t frame, const FrameMemory& plain);
   /// Errors: kNotFound; as ObjectReader::fetch_directory().
   Task<Result<Slot>> fetch_slot(ObjectId id);
   /// That an object is not there is damage of the volume, and not that there is no volume.

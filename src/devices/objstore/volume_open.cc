@@ -307,8 +307,9 @@ void Volume::make_reader() {
                                                                .seal = seal(),
                                                                .workers = parts_.workers,
                                                                .stop = stop_.get_token()});
-  reader_->on_frame(
-      [this](const ReadPiece& piece, uint32_t frame, Bytes plain) { admit(piece, frame, plain); });
+  reader_->on_frame([this](const ReadPiece& piece, uint32_t frame, const FrameMemory& plain) {
+    admit(piece, frame, plain);
+  });
 }
 
 /// `found`: the head as it was before this process took the volume.
@@ -321,6 +322,7 @@ Task<void> Volume::open_cache(const Head& found) {
       .blocks_max = std::min(options_.cache_bytes / kBlockBytes, blocks()),
       .persist = options_.keeps_cache,
       .found = found.nonce,
+      .workers = parts_.workers,
       .proves = keeps(VolumeRule::kProvesWhatItKept)};
   cache_ = co_await BlockCache::open(*parts_.folder, parts_.rng, options);
 }

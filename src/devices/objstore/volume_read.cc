@@ -138,6 +138,46 @@ Task<Result<void>> Volume::read_once(uint64_t first_block, MutableBytes data) {
   co_return Result<void>();
 }
 
+// --- what is here, and comes without waiting
+// -------------------------------------------------------
+
+/// The one place in an object, or nowhere, that all of a small range is in; and it needs no pin: in
+/// the cache no block is ever another one.
+std::optional<Volume::Segment> Volume::find_quickly(BlockRange range) {
+  const MutexLock lock(mutex_);
+  if (ended_) return std::nullopt;
+  for (const std::shared_ptr<Batch>& batch : batches_) {
+    if (!batch->find(range).empty()) return std::nullopt;
+  }
+  if (!live_->map().here(range)) return std::nullopt;
+  const std::vector<MappedRun> runs = live_->map().find(range);
+  if (runs.size() != 1) return std::nullopt;
+  Segment segment(range);
+  segment.location = runs.front().location;
+  if (segment.location.slot != 0) {
+    segment.id = live_->table().facts(segment.location.slot)->id;
+  }
+  if (!streams_.note_if_quiet(range)) return std::nullopt;
+  return segment;
+}
+
+std::optional<Result<void>> Volume::try_read(uint64_t first_block, MutableBytes data) {
+  USBD_ASSERT(data.size() % kBlockBytes == 0);
+  const BlockRange range(first_block, data.size() / kBlockBytes);
+  USBD_ASSERT(range.end() <= blocks());
+  if (range.count > limits::kCacheTryBlocks) return std::nullopt;
+  const std::optional<Segment> segment = find_quickly(range);
+  if (!segment) return std::nullopt;
+  if (segment->location.slot == 0) {
+    std::memset(data.data(), 0, data.size());
+    return Result<void>();
+  }
+  if (!cache_ || !cache_->try_read(segment->id, segment->location.position, data)) {
+    return std::nullopt;
+  }
+  return Result<void>();
+}
+
 // --- what is here
 // ---------------------------------------------------------------------------------
 
@@ -249,21 +289,28 @@ Task<void> Volume::read_ahead(BlockRange ahead) {
 
 /// Puts into the cache what a client asked for, and what of its frame is next to it in the volume
 /// too, as far as the volume still has it there.
-void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
+void Volume::admit(const ReadPiece& piece, uint32_t frame, const FrameMemory& plain) {
   if (!cache_) return;
   const uint64_t frame_first = uint64_t{frame} * kFrameBlocks;
   // Of the block at position p in this row the volume's number is p + blocks.first - location.
   const uint64_t position = piece.location.position;
   const uint64_t first =
       piece.blocks.first + frame_first < position ? position - piece.blocks.first : frame_first;
-  const uint64_t from = piece.blocks.first + first - position;
-  const uint64_t until =
-      std::min(blocks(), piece.blocks.first + frame_first + plain.size() / kBlockBytes - position);
+  uint64_t from = piece.blocks.first + first - position;
+  uint64_t until =
+      std::min(blocks(), piece.blocks.first + frame_first + plain->size() / kBlockBytes - position);
+  if (from >= until) return;
+  const uint64_t asked_from = std::max(from, piece.blocks.first);
+  const uint64_t asked_until = std::min(until, piece.blocks.end());
+  if (!cache_->takes_unasked((until - from) - (asked_until - asked_from))) {
+    from = asked_from;
+    until = asked_until;
+  }
   std::vector<MappedRun> runs;
   {
     const MutexLock lock(mutex_);
     const ObjectFacts* const facts = live_->table().facts(piece.location.slot);
-    if (facts == nullptr || facts->id != piece.id || from >= until) return;
+    if (facts == nullptr || facts->id != piece.id) return;
     const BlockRange range(from, until - from);
     if (!live_->map().here(range)) return;
     runs = live_->map().find(range);
@@ -273,8 +320,8 @@ void Volume::admit(const ReadPiece& piece, uint32_t frame, Bytes plain) {
                         run.location.position + piece.blocks.first == position + run.blocks.first;
     if (!in_row) continue;
     const uint64_t at = run.location.position - frame_first;
-    cache_->add(piece.id, run.location.position,
-                plain.subspan(at * kBlockBytes, run.blocks.count * kBlockBytes));
+    const Bytes blocks = plain->bytes().subspan(at * kBlockBytes, run.blocks.count * kBlockBytes);
+    cache_->add(piece.id, run.location.position, blocks, plain);
   }
 }
 

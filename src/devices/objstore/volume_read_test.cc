@@ -140,6 +140,16 @@ class VolumeReads : public ::testing::Test {
     const Result<void> done = try_read(block, count);
     ASSERT_TRUE(done) << done.error().message();
   }
+  /// Whether it could be read without waiting; then it was right.
+  bool read_at_once(uint64_t block, uint64_t count = 1) {
+    ByteVector out(count * kBlockBytes, std::byte{0xEE});
+    const std::optional<Result<void>> done = volume->try_read(block, out);
+    if (!done) return false;
+    EXPECT_TRUE(*done);
+    EXPECT_TRUE(std::ranges::equal(out, Bytes(image).subspan(block * kBlockBytes, out.size())))
+        << "wrong bytes from block " << block;
+    return true;
+  }
   void run(Task<void> task) {
     loop.spawn(std::move(task));
     loop.run_for(Nanos(500'000'000));
@@ -410,6 +420,50 @@ TEST_F(VolumeReads, ADamagedCacheIsReadFromTheStore) {
   EXPECT_EQ(volume->state().cache.blocks, 64U);
   read(0, 64);
   EXPECT_EQ(volume->state().cache.damaged, 64U);
+}
+
+TEST_F(VolumeReads, WhatIsHereComesWithoutWaiting) {
+  options.cache_bytes = 8U << 20;
+  open_full();
+  EXPECT_FALSE(read_at_once(5)) << "it is in the store";
+  read(5);
+  loop.run_for(Nanos(1'000'000));
+  EXPECT_TRUE(read_at_once(5));
+  EXPECT_TRUE(read_at_once(0, 16)) << "with it came its neighbours";
+  EXPECT_FALSE(read_at_once(8, 16));
+  EXPECT_EQ(new_fetches(), 1U);
+  SeededRng(8).fill(MutableBytes(image).subspan(6 * kBlockBytes, kBlockBytes));
+  write(6, 1);
+  EXPECT_FALSE(read_at_once(6)) << "it is in the journal";
+  EXPECT_FALSE(read_at_once(5, 2));
+  EXPECT_TRUE(read_at_once(5));
+  ASSERT_TRUE(*loop.run(volume->publish_all()));
+  EXPECT_FALSE(read_at_once(6)) << "what the cache has is another one";
+  EXPECT_FALSE(read_at_once(5, 2)) << "it is in two objects";
+  ASSERT_TRUE(*loop.run(volume->clear({8, 4}, ExtentKind::kZero)));
+  ASSERT_TRUE(*loop.run(volume->publish_all()));
+  std::fill_n(image.begin() + 8 * kBlockBytes, 4 * kBlockBytes, std::byte{});
+  EXPECT_TRUE(read_at_once(8, 4)) << "it is nowhere";
+  EXPECT_FALSE(read_at_once(0, limits::kCacheTryBlocks + 1));
+  volume->abandon();
+  EXPECT_FALSE(read_at_once(5));
+  static_cast<void>(*loop.run(volume->close({})));
+  loop.run_until_idle();
+  volume.reset();
+}
+
+TEST_F(VolumeReads, AStreamOfWhatIsHereIsFollowed) {
+  options.cache_bytes = 16U << 20;
+  open_full();
+  read(0, 64);
+  loop.run_for(Nanos(1'000'000));
+  ASSERT_EQ(volume->state().fetched.ahead, 0U);
+  uint64_t block = 64 - 16;
+  while (block > 0 && read_at_once(64 - block, 4)) block -= 4;
+  ASSERT_GT(block, 0U) << "it is time to fetch ahead";
+  read(64 - block, 4);
+  loop.run_for(Nanos(100'000'000));
+  EXPECT_GT(volume->state().fetched.ahead, 0U);
 }
 
 TEST_F(VolumeReads, ThereIsNoCacheForReadOnly) {

@@ -8,7 +8,10 @@
 #include <cstring>
 
 #include <fcntl.h>
+#include <linux/openat2.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <fmt/format.h>
 
@@ -20,6 +23,21 @@ namespace usbd::objects {
 namespace {
 
 constexpr mode_t kFolderMode = 0700;
+
+constexpr int kReadFlags = O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC;
+
+/// Opens the file of an object without following a link anywhere. Returns -1 if that fails, for
+/// whatever reason: systems before Linux 5.6 do not have it. Ref: openat2(2).
+UniqueFd open_beneath(int container, const ObjectPath& path) {
+  std::string way;
+  for (const std::string& folder : path.folders) way.append(folder).append("/");
+  way.append(path.file);
+  open_how how{};
+  how.flags = kReadFlags;
+  how.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
+  return UniqueFd(
+      static_cast<int>(syscall(SYS_openat2, container, way.c_str(), &how, sizeof(how))));
+}
 
 /// A bound on calls that signals interrupt.
 bool interrupted(unsigned& times) {
@@ -254,10 +272,24 @@ Result<bool> LocalContainer::remove(const std::string& name) {
 
 Result<LocalContainer::OpenObject> LocalContainer::open_object(int folder, const std::string& file,
                                                                const std::string& name) const {
+  UniqueFd opened(openat(folder, file.c_str(), kReadFlags));
+  if (!opened) return failed(errno, name, "open it");
+  return check_object(std::move(opened), name);
+}
+
+Result<LocalContainer::OpenObject> LocalContainer::find_object(const std::string& name) const {
+  const ObjectPath path = object_path(name);
+  UniqueFd opened = open_beneath(container_.get(), path);
+  if (opened) return check_object(std::move(opened), name);
+  // Step by step it is known what is wrong.
+  USBD_TRY(const UniqueFd folder, find_folder(path, name));
+  return open_object(folder.get(), path.file, name);
+}
+
+Result<LocalContainer::OpenObject> LocalContainer::check_object(UniqueFd file,
+                                                                const std::string& name) const {
   OpenObject object;
-  object.file =
-      UniqueFd(openat(folder, file.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (!object.file) return failed(errno, name, "open it");
+  object.file = std::move(file);
   struct stat info{};
   if (fstat(object.file.get(), &info) != 0) return failed(errno, name, "look at it");
   if (!S_ISREG(info.st_mode)) return refused(Errc::kDamaged, name, "is not a regular file");
@@ -301,9 +333,7 @@ Result<void> LocalContainer::read_all(int fd, MutableBytes data, uint64_t offset
 
 Result<Fetched> LocalContainer::get(const std::string& name, const Part& part,
                                     const CallClock& clock) {
-  const ObjectPath path = object_path(name);
-  USBD_TRY(const UniqueFd folder, find_folder(path, name));
-  USBD_TRY(const OpenObject object, open_object(folder.get(), path.file, name));
+  USBD_TRY(const OpenObject object, find_object(name));
   const Result<ByteRange> range = range_of(part, object.size());
   if (!range) {
     return refused(
@@ -321,9 +351,7 @@ Result<Fetched> LocalContainer::get(const std::string& name, const Part& part,
 }
 
 Result<ObjectInfo> LocalContainer::head(const std::string& name) {
-  const ObjectPath path = object_path(name);
-  USBD_TRY(const UniqueFd folder, find_folder(path, name));
-  USBD_TRY(const OpenObject object, open_object(folder.get(), path.file, name));
+  USBD_TRY(const OpenObject object, find_object(name));
   return ObjectInfo{.name = name, .size = object.size(), .tag = tag_of(object.trailer.nonce)};
 }
 

@@ -147,6 +147,9 @@ class LocalContainer {
                                    const Condition& condition) const;
   [[nodiscard]] Result<OpenObject> open_object(int folder, const std::string& file,
                                                const std::string& name) const;
+  /// The same, on its way from the container, with one call where the system has one for that.
+  [[nodiscard]] Result<OpenObject> find_object(const std::string& name) const;
+  [[nodiscard]] Result<OpenObject> check_object(UniqueFd file, const std::string& name) const;
   [[nodiscard]] Result<UniqueFd> own_descriptor(const std::string& name) const;
   /// Whether the container's folder has been removed.
   [[nodiscard]] bool is_gone() const;

@@ -60,7 +60,11 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
                                         {"histories with them", &R::with_checkpoints},
                                         {"objects cleaned", &R::cleaned},
                                         {"histories with that", &R::with_cleaning},
-                                        {"objects deleted", &R::deleted}};
+                                        {"objects deleted", &R::deleted},
+                                        {"snapshots", &R::snapshots},
+                                        {"of them deleted", &R::snapshots_deleted},
+                                        {"compared", &R::snapshots_compared},
+                                        {"cut off", &R::snapshots_cut_off}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
     R result = run_volume_history(options);

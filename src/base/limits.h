@@ -340,6 +340,8 @@ inline constexpr uint32_t kRootInlineBytes = 1U << 20;
 /// Bytes of the copy of head in a root; snapshots that it names.
 inline constexpr size_t kHeadCopyMax = 64U << 10;
 inline constexpr uint32_t kSnapshotsMax = 4096;
+/// How often the root of a snapshot is asked for, of a store that fails.
+inline constexpr unsigned kSnapshotAttempts = 5;
 /// Objects of checkpoints that there may be beyond twice what their pages would fill.
 inline constexpr uint64_t kMapObjectsSlack = 64;
 /// GETs under way while a checkpoint is read, bytes of one, and the bytes between two pages that

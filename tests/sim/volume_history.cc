@@ -19,6 +19,7 @@
 #include "sim/image_model.h"
 #include "sim/sim_disk.h"
 #include "sim/sim_store.h"
+#include "sim/snapshot_oracle.h"
 #include "sim/space_rules.h"
 #include "sim/toy_sealer.h"
 
@@ -68,6 +69,7 @@ class VolumeHistory {
       }
     }
     loop_.run_until_idle();
+    if (result_.broken_promise.empty()) static_cast<void>(loop_.run(compare_all()));
     result_.store_faults = store_.faults();
     result_.slow_calls = store_.slow_calls();
     for (const auto& disk : disks_) result_.disk_faults += disk->faults();
@@ -381,6 +383,9 @@ class VolumeHistory {
   Task<void> use() {
     co_await check_image();
     if (dead_ || !result_.broken_promise.empty()) co_return;
+    check(snapshots_.listed(volume_->snapshots()));
+    if (takes_snapshots_ && snapshot_rng_.one_in(4)) co_await compare_all();
+    if (dead_ || !result_.broken_promise.empty()) co_return;
     if (options_.mutates && rng_.one_in(2)) {
       mutate();
       co_await check_blocks(last_);
@@ -398,6 +403,7 @@ class VolumeHistory {
     for (uint64_t part = 0; part < 3; ++part) tasks.spawn(change(part));
     for (int i = 0; i < 2; ++i) tasks.spawn(flush_now_and_then());
     tasks.spawn(read_now_and_then());
+    if (takes_snapshots_) tasks.spawn(snapshot_now_and_then());
     co_await tasks.close();
   }
 
@@ -691,6 +697,91 @@ class VolumeHistory {
     }
   }
 
+  // --- snapshots
+
+  Task<void> snapshot_now_and_then() {
+    while (!over()) {
+      co_await loop_.sleep_for(Nanos(static_cast<int64_t>(snapshot_rng_.below(400'000'000))));
+      if (over()) co_return;
+      order_since_ = loop_.now();
+      Scope watch;
+      watch.spawn(expect_order());
+      const std::optional<uint64_t> some = draw_snapshot();
+      if (!some || snapshot_rng_.one_in(2)) {
+        co_await take_snapshot();
+      } else if (snapshot_rng_.one_in(2)) {
+        co_await delete_snapshot(*some);
+      } else {
+        co_await compare(snapshots_.all().at(*some));
+      }
+      order_since_.reset();
+      co_await watch.close();
+    }
+  }
+
+  /// It takes its time, but not for ever.
+  Task<void> expect_order() {
+    while (order_since_ && !dead_) {
+      co_await loop_.sleep_for(kSecond);
+      if (!order_since_ || dead_) co_return;
+      if (loop_.now() < std::max(*order_since_, store_.away_until()) + kStuckAfter) continue;
+      broken("a snapshot takes for ever");
+      die();
+    }
+  }
+
+  std::optional<uint64_t> draw_snapshot() {
+    if (snapshots_.all().empty()) return std::nullopt;
+    const auto at = static_cast<int64_t>(snapshot_rng_.below(snapshots_.all().size()));
+    const uint64_t number = std::next(snapshots_.all().begin(), at)->first;
+    return snapshots_.is_there(number) ? std::optional(number) : std::nullopt;
+  }
+
+  Task<void> take_snapshot() {
+    objstore::SnapshotLabel label{.name = snapshots_.asked(), .time = 1 + result_.snapshots};
+    const uint64_t before = last_;
+    const Result<objstore::SnapshotRef> taken = co_await volume_->snapshot(std::move(label));
+    if (!taken) {
+      ++result_.snapshots_cut_off;
+      if (!dead_ && !may_be_refused()) broken("a snapshot failed: " + taken.error().message());
+      co_return;
+    }
+    ++result_.snapshots;
+    check(snapshots_.taken(*taken, before));
+    published_ = std::max(published_, taken->last_write);
+    if (snapshot_rng_.one_in(4)) co_await compare(*taken);
+  }
+
+  Task<void> delete_snapshot(uint64_t number) {
+    snapshots_.leaves(number);
+    const Result<void> deleted = co_await volume_->delete_snapshot(number);
+    if (deleted) {
+      ++result_.snapshots_deleted;
+      snapshots_.left(number);
+    } else if (!dead_ && !may_be_refused() && !objects::is_transient(deleted.error()) &&
+               !was_injected(deleted.error())) {
+      broken("a snapshot cannot be deleted: " + deleted.error().message());
+    }
+  }
+
+  Task<void> compare(objstore::SnapshotRef snapshot) {
+    if (mutated_) co_return;
+    ++result_.snapshots_compared;
+    const Bytes key = is_encrypted() ? Bytes(key_) : Bytes();
+    const std::string wrong = co_await compare_snapshot(store_, "vol", key, snapshot, model_);
+    // An object may have been changed meanwhile.
+    if (!mutated_) check(wrong);
+  }
+
+  Task<bool> compare_all() {
+    const std::map<uint64_t, objstore::SnapshotRef> all = snapshots_.all();
+    for (const auto& [number, snapshot] : all) {
+      const bool there = snapshots_.is_there(number);
+      if (there && result_.broken_promise.empty()) co_await compare(snapshot);
+    }
+    co_return true;
+  }
+
   const VolumeHistoryOptions options_;
   VolumeHistoryResult result_;
   SeededRng rng_;
@@ -701,6 +792,11 @@ class VolumeHistory {
   std::unique_ptr<objects::ObjectStore> client_;
   std::unique_ptr<Volume> volume_;
   ImageModel model_{kVolumeBlocks};
+  SnapshotOracle snapshots_;
+  SeededRng snapshot_rng_{mix64(options_.seed + 7)};
+  bool takes_snapshots_ = options_.snapshots_one_in > 0 &&
+                          snapshot_rng_.one_in(options_.snapshots_one_in);
+  std::optional<Nanos> order_since_;
   size_t host_ = 0;
   uint64_t life_in_store_ = 0;
   uint64_t life_ = 0;

@@ -40,6 +40,8 @@ struct VolumeHistoryOptions {
   /// Whether some histories have a cipher and codecs, a store that retries, slow calls and
   /// outages. Else none has.
   bool varies = true;
+  /// One history in so many takes and deletes snapshots; 0: none.
+  uint64_t snapshots_one_in = 3;
 };
 
 /// Where crashes fell.
@@ -72,6 +74,11 @@ struct VolumeHistoryResult {
   uint64_t checkpoints = 0;
   uint64_t cleaned = 0;
   uint64_t deleted = 0;
+  uint64_t snapshots = 0;
+  uint64_t snapshots_deleted = 0;
+  uint64_t snapshots_compared = 0;
+  /// Of a call that a crash ended.
+  uint64_t snapshots_cut_off = 0;
   /// Whether there were any: of histories, in a sum.
   uint64_t with_checkpoints = 0;
   uint64_t with_cleaning = 0;

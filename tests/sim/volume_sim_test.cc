@@ -73,7 +73,11 @@ VolumeHistoryResult run_many(const char* what, VolumeHistoryOptions options) {
                                         {"histories with that", &R::with_cleaning},
                                         {"objects deleted", &R::deleted},
                                         {"lost flushed writes", &R::lost_flushes},
-                                        {"prefix violations", &R::prefix_violations}};
+                                        {"prefix violations", &R::prefix_violations},
+                                        {"snapshots", &R::snapshots},
+                                        {"of them deleted", &R::snapshots_deleted},
+                                        {"compared", &R::snapshots_compared},
+                                        {"cut off", &R::snapshots_cut_off}};
   const std::function<R(uint64_t)> one = [options](uint64_t seed) mutable {
     options.seed = seed;
     R result = run_volume_history(options);

@@ -10,6 +10,7 @@
 
 #include "ctl/objstore/objstore_inspector.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshots.h"
 
 namespace usbd::ctl {
 namespace {
@@ -20,8 +21,9 @@ using objstore::CheckFinding;
 /// Ranges of one finding that people are shown.
 constexpr size_t kRangesShown = 16;
 
-Json to_json(const CheckFinding& finding) {
+Json to_json(const CheckFinding& finding, uint64_t snapshot) {
   Json json;
+  if (snapshot > 0) json["snapshot"] = snapshot;
   json["object"] = finding.object;
   json["what"] = finding.what;
   json["damaged_bytes"] = finding.bytes;
@@ -34,8 +36,9 @@ Json to_json(const CheckFinding& finding) {
   return json;
 }
 
-std::string to_text(const CheckFinding& finding) {
-  std::string text = fmt::format("DAMAGED {}: {}\n", finding.object, finding.what);
+std::string to_text(const CheckFinding& finding, uint64_t snapshot) {
+  const std::string whose = snapshot > 0 ? fmt::format("of snapshot {}, ", snapshot) : "";
+  std::string text = fmt::format("DAMAGED {}{}: {}\n", whose, finding.object, finding.what);
   if (finding.bytes == 0 && !finding.exact) {
     return text + "    which bytes of the volume it costs is not known\n";
   }
@@ -73,11 +76,13 @@ class ObjstoreInspector::FindingPrinter {
                                dump(Json(volume)), dump(Json(store))));
   }
 
-  void print(const CheckFinding& finding) {
+  /// `snapshot`: whose it is; 0: the volume's.
+  void print(const CheckFinding& finding, uint64_t snapshot = 0) {
     if (console_.json()) {
-      console_.print(fmt::format("{}\n{}", count_ == 0 ? "" : ",", dump(to_json(finding))));
+      console_.print(
+          fmt::format("{}\n{}", count_ == 0 ? "" : ",", dump(to_json(finding, snapshot))));
     } else {
-      console_.print(to_text(finding));
+      console_.print(to_text(finding, snapshot));
     }
     ++count_;
   }
@@ -85,6 +90,7 @@ class ObjstoreInspector::FindingPrinter {
   /// What was looked at on this host.
   void set_local(Json local) { local_ = std::move(local); }
   void note(std::string text) { notes_.push_back(std::move(text)); }
+  void count_snapshot() { ++snapshots_; }
 
   void end(const Result<objstore::CheckTotals>& checked) {
     const objstore::CheckTotals totals = checked ? *checked : objstore::CheckTotals();
@@ -97,6 +103,7 @@ class ObjstoreInspector::FindingPrinter {
                      {"read_bytes", totals.bytes},
                      {"mapped_bytes", totals.mapped_bytes},
                      {"rounds", totals.rounds},
+                     {"snapshots", snapshots_},
                      {"damage", count_}};
       const Json error = checked ? Json(nullptr) : Json(checked.error().message());
       console_.print(fmt::format(
@@ -109,9 +116,10 @@ class ObjstoreInspector::FindingPrinter {
     if (!checked) return;
     console_.print(fmt::format(
         "{}: {} data objects, {} frames, {} pages of the map; {} read, {} of the volume mapped, at "
-        "version {} of the head\n",
+        "version {} of the head{}\n",
         verdict, totals.data_objects, totals.frames, totals.map_pages, rough_size(totals.bytes),
-        rough_size(totals.mapped_bytes), totals.head_version));
+        rough_size(totals.mapped_bytes), totals.head_version,
+        snapshots_ > 0 ? fmt::format("; {} snapshots", snapshots_) : ""));
   }
 
   [[nodiscard]] uint64_t count() const { return count_; }
@@ -119,6 +127,7 @@ class ObjstoreInspector::FindingPrinter {
  private:
   Console& console_;
   uint64_t count_ = 0;
+  uint64_t snapshots_ = 0;
   Json local_ = nullptr;
   std::vector<std::string> notes_;
 };
@@ -141,6 +150,28 @@ Task<Result<void>> ObjstoreInspector::check_local(FindingPrinter& printer) {
     } else if (!one.damage.empty()) {
       printer.note(fmt::format("{} ({}): {}", one.file, one.state, one.damage));
     }
+  }
+  co_return Result<void>();
+}
+
+/// Each as a volume of its own; what the volume or another one proved is not read again.
+Task<Result<void>> ObjstoreInspector::check_snapshots(FindingPrinter& printer,
+                                                      objstore::CheckOptions options) {
+  const Result<std::vector<objstore::SnapshotRef>> all =
+      co_await objstore::read_snapshots(place(), *head_);
+  // What cannot be read of the root was said of the volume.
+  if (!all) co_return Result<void>();
+  for (const objstore::SnapshotRef& one : *all) {
+    options.snapshot = one.number;
+    options.found = [&printer, &one](const CheckFinding& finding) {
+      printer.print(finding, one.number);
+    };
+    const Result<objstore::CheckTotals> checked = co_await objstore::check_volume(
+        place(), objstore::head_of_snapshot(*head_, one), runtime_.blocking_pool(), options);
+    printer.count_snapshot();
+    if (checked) continue;
+    if (!checked.error().is(Errc::kNotFound)) co_return checked.error();
+    printer.note(checked.error().context());
   }
   co_return Result<void>();
 }
@@ -170,8 +201,13 @@ Task<Result<Verdict>> ObjstoreInspector::check(Console& console) {
                            rough_size(at.bytes), rough_size(at.bytes_total));
       });
     };
-    checked = co_await objstore::check_volume(place(), *head_, runtime_.blocking_pool(),
-                                              std::move(options));
+    std::set<objstore::ObjectId> proven;
+    options.proven = &proven;
+    checked = co_await objstore::check_volume(place(), *head_, runtime_.blocking_pool(), options);
+    if (checked) {
+      const Result<void> snapshots = co_await check_snapshots(printer, options);
+      if (!snapshots) checked = snapshots.error();
+    }
     const Result<void> local = co_await check_local(printer);
     if (checked && !local) checked = local.error();
   }

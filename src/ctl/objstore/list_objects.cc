@@ -19,6 +19,8 @@
 #include "ctl/objstore/objstore_inspector.h"
 #include "devices/objstore/data_object_layout.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshot_pins.h"
+#include "devices/objstore/snapshots.h"
 
 namespace usbd::ctl {
 namespace {
@@ -136,6 +138,7 @@ class ObjstoreInspector::Lister {
                         lost.size(), lost.front().object, lost.front().error.message()));
       }
     }
+    if (image_) co_await look_at_snapshots();
     begin();
     Result<void> listed = co_await list_bucket();
     if (listed && image_) listed = co_await list_missing();
@@ -216,7 +219,9 @@ class ObjstoreInspector::Lister {
       const objstore::MapObjectId id{.epoch = *row.epoch, .id = *row.seq};
       const bool known = is_map_object(id);
       if (known) seen_map_.insert(id);
-      row.state = known ? "in-use" : of_somebody_now(*row.epoch) ? "unpublished" : "orphan";
+      const bool kept = snapshot_maps_.contains(id);
+      const bool now = of_somebody_now(*row.epoch);
+      row.state = known ? "in-use" : kept ? "snapshot" : now ? "unpublished" : "orphan";
       return;
     }
     const ObjectId id = id_of(row);
@@ -224,8 +229,10 @@ class ObjstoreInspector::Lister {
       seen_[slot] = true;
       row.known = *image_->object(slot);
       row.extents = row.known->extents;
-      const bool pending = row.known->facts.state == objstore::ObjectState::kPending;
-      row.state = pending ? "pending" : "in-use";
+      const objstore::ObjectFacts& facts = row.known->facts;
+      const bool pending = facts.state == objstore::ObjectState::kPending;
+      const bool pinned = pins_.needs(id, facts.pending_since);
+      row.state = !pending ? "in-use" : pinned ? "snapshot" : "pending";
       return;
     }
     const bool later = row.kind == "gc" || id.seq > image_->head().last_seq;
@@ -235,6 +242,22 @@ class ObjstoreInspector::Lister {
   /// Whether it may be what a daemon is doing at the moment, or was when it ended.
   [[nodiscard]] bool of_somebody_now(uint64_t epoch) const {
     return epoch == image_->head().epoch && !image_->head().clean;
+  }
+
+  /// What cannot be read of them is not known to be theirs.
+  Task<void> look_at_snapshots() {
+    if (!image_->root()) co_return;
+    const std::vector<objstore::SnapshotRef>& all = image_->root()->snapshots;
+    pins_ = objstore::SnapshotPins(all);
+    const objstore::CheckpointPlace where(*own_.store_, own_.settings_.name, image_->seal());
+    objstore::CheckpointReader reader(where, {});
+    for (const objstore::SnapshotRef& one : all) {
+      const Result<objstore::CheckpointRoot> root = co_await reader.read_root(one.root);
+      if (root) snapshot_maps_.merge(objstore::map_objects_of(*root, one.root.object));
+      if (root) continue;
+      console_.say(
+          fmt::format("snapshot {} cannot be read: {}", one.number, root.error().message()));
+    }
   }
 
   [[nodiscard]] bool is_map_object(const objstore::MapObjectId& id) const {
@@ -312,6 +335,8 @@ class ObjstoreInspector::Lister {
   /// By slot: it was listed.
   std::vector<bool> seen_;
   std::set<objstore::MapObjectId> seen_map_;
+  objstore::SnapshotPins pins_;
+  std::set<objstore::MapObjectId> snapshot_maps_;
   uint64_t rows_ = 0;
   /// By state: objects and their bytes.
   std::map<std::string_view, std::pair<uint64_t, uint64_t>> totals_;

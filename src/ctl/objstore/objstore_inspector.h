@@ -76,6 +76,7 @@ class ObjstoreInspector final : public VolumeInspector {
   // check.cc
   class FindingPrinter;
   Task<Result<void>> check_local(FindingPrinter& printer);
+  Task<Result<void>> check_snapshots(FindingPrinter& printer, objstore::CheckOptions options);
 
   daemon::VolumeSettings settings_;
   Runtime& runtime_;

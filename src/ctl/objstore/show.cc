@@ -162,7 +162,13 @@ Task<Result<void>> ObjstoreInspector::add_image(Json& document) {
     checkpoint["map_pages"] = root.map_pages.size();
     checkpoint["table_pages"] = root.table_pages.size();
     for (const objstore::SnapshotRef& one : root.snapshots) {
-      document["snapshots"].push_back(Json{{"number", one.number}});
+      document["snapshots"].push_back(
+          Json{{"number", one.number},
+               {"name", one.name},
+               {"time_ns", one.time},
+               {"last_write", one.last_write},
+               {"object",
+                objstore::map_name(settings_.name, one.root.object.epoch, one.root.object.id)}});
     }
     if (root.parent) document["parent"] = journal::to_hex(root.parent->volume);
   }

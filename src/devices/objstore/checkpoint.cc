@@ -136,6 +136,7 @@ class CheckpointWriter::Attempt {
     next_.last_seq = moment.last_seq;
     next_.last_write = moment.last_write;
     next_.head = std::move(moment.head);
+    if (moment.snapshots) next_.snapshots = *std::move(moment.snapshots);
     choose_pages();
     map_generation_ = map_.end_generation();
     table_generation_ = table_.end_generation();
@@ -327,6 +328,14 @@ Task<Result<Checkpoint>> CheckpointWriter::write(BlockMap& map, ObjectTable& tab
   co_return checkpoint;
 }
 
+/// Whether a snapshot needs what the last checkpoint needed and this one does not. What was there
+/// when the newest was taken, it needs: objects are needed by checkpoints in an unbroken row. What
+/// a failed attempt left is younger than any root that was stored before.
+bool CheckpointWriter::held(const MapObjectId& id) const {
+  return options_.holds_for_snapshots && !root_.snapshots.empty() &&
+         id <= root_.snapshots.back().root.object;
+}
+
 Task<Result<Checkpoint>> CheckpointWriter::finish(Attempt& attempt) {
   const Result<PiecePointer> root = co_await attempt.run();
   if (!root) {
@@ -344,6 +353,7 @@ Task<Result<Checkpoint>> CheckpointWriter::finish(Attempt& attempt) {
   pointer_ = *root;
   std::ranges::sort(garbage);
   garbage.erase(std::ranges::unique(garbage).begin(), garbage.end());
+  std::erase_if(garbage, [this](const MapObjectId& id) { return held(id); });
   Checkpoint checkpoint{.root = *root,
                         .garbage = {},
                         .pages = attempt.pages(),

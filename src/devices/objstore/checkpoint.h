@@ -55,13 +55,15 @@ struct CheckpointMoment {
   uint64_t last_write;
   /// Range: at most limits::kHeadCopyMax bytes.
   std::vector<std::byte> head;
+  /// None: those of the last checkpoint. Range: in order, all earlier checkpoints.
+  std::optional<std::vector<SnapshotRef>> snapshots = std::nullopt;
 };
 
 /// A checkpoint that is stored.
 struct Checkpoint {
   PiecePointer root = {};
-  /// Names of objects that neither this checkpoint nor a later one needs. An earlier one may: they
-  /// may be removed once head names this root or a later one.
+  /// Names of objects that neither this checkpoint nor a later one nor a snapshot needs. An earlier
+  /// one may: they may be removed once head names this root or a later one.
   std::vector<std::string> garbage = {};
   /// What was written.
   uint32_t pages = 0;
@@ -78,6 +80,8 @@ class CheckpointWriter {
     codec::Codec codec = {};
     /// What a new object's pages may add up to. Units: bytes.
     uint32_t object_bytes = limits::kMapObjectBytes;
+    /// Tests: what snapshots need is not garbage.
+    bool holds_for_snapshots = true;
     /// Runs what changes the map; for who reads it from other threads. It must run it at once.
     std::function<void(const std::function<void()>&)> exclusively =
         [](const std::function<void()>& change) { change(); };
@@ -116,6 +120,7 @@ class CheckpointWriter {
   class Attempt;
   class Frozen;
   Task<Result<Checkpoint>> finish(Attempt& attempt);
+  [[nodiscard]] bool held(const MapObjectId& id) const;
 
   const CheckpointPlace place_;
   const Options options_;

@@ -65,8 +65,13 @@ static_assert(sizeof(DiskObject) == 56);
 struct DiskSnapshot {
   Le64 number;
   DiskPiecePointer root;
+  Le64 last_seq;
+  Le64 last_write;
+  Le64 last_moved;
+  Le64 time;
+  std::array<char, kSnapshotNameMax> name;  ///< Zeros behind it.
 };
-static_assert(sizeof(DiskSnapshot) == 40);
+static_assert(sizeof(DiskSnapshot) == 128);
 
 struct DiskParent {
   VolumeId volume;
@@ -218,14 +223,57 @@ Result<void> check_counts(const CheckpointRoot& root) {
   return {};
 }
 
+DiskSnapshot to_disk(const SnapshotRef& snapshot) {
+  DiskSnapshot disk{.number = snapshot.number,
+                    .root = to_disk(snapshot.root),
+                    .last_seq = snapshot.last_seq,
+                    .last_write = snapshot.last_write,
+                    .last_moved = snapshot.last_moved,
+                    .time = snapshot.time,
+                    .name = {}};
+  USBD_ASSERT(check_snapshot_name(snapshot.name).empty());
+  std::ranges::copy(snapshot.name, disk.name.begin());
+  return disk;
+}
+
+Result<SnapshotRef> from_disk(const DiskSnapshot& disk) {
+  USBD_TRY(const PiecePointer root, from_disk(disk.root));
+  const std::string_view all(disk.name.data(), disk.name.size());
+  const std::string_view name = all.substr(0, all.find('\0'));
+  const bool zeros = all.find_first_not_of('\0', name.size()) == std::string_view::npos;
+  const std::string wrong = zeros ? check_snapshot_name(name) : "has bytes behind its end";
+  if (!wrong.empty()) {
+    return refused(
+        fmt::format("says that the name of snapshot {} {}", uint64_t{disk.number}, wrong));
+  }
+  return SnapshotRef{.number = disk.number,
+                     .root = root,
+                     .last_seq = disk.last_seq,
+                     .last_write = disk.last_write,
+                     .last_moved = disk.last_moved,
+                     .time = disk.time,
+                     .name = std::string(name)};
+}
+
+/// Whether a snapshot can be the next in a list, or come before the checkpoint `root`.
+bool follows(const SnapshotRef& snapshot, const CheckpointRoot& root) {
+  if (snapshot.number == 0 || snapshot.number >= root.number || snapshot.last_seq > root.last_seq ||
+      snapshot.last_write > root.last_write) {
+    return false;
+  }
+  if (root.snapshots.empty()) return true;
+  const SnapshotRef& before = root.snapshots.back();
+  return snapshot.number > before.number && before.root.object < snapshot.root.object &&
+         snapshot.last_seq >= before.last_seq && snapshot.last_write >= before.last_write;
+}
+
 Result<void> take_relatives(Cursor& from, const DiskRoot& disk, CheckpointRoot& root) {
   for (uint32_t i = 0; i < disk.snapshots; ++i) {
-    const auto snapshot = from.take<DiskSnapshot>();
-    USBD_TRY(PiecePointer piece, from_disk(snapshot.root));
-    if (!root.snapshots.empty() && snapshot.number <= root.snapshots.back().number) {
-      return refused(fmt::format("lists snapshot {} out of order", uint64_t{snapshot.number}));
+    USBD_TRY(SnapshotRef snapshot, from_disk(from.take<DiskSnapshot>()));
+    if (!follows(snapshot, root)) {
+      return refused(fmt::format("lists snapshot {} out of order", snapshot.number));
     }
-    root.snapshots.push_back({snapshot.number, piece});
+    root.snapshots.push_back(std::move(snapshot));
   }
   if (disk.parents == 0) return {};
   const auto parent = from.take<DiskParent>();
@@ -243,6 +291,17 @@ using LeafLengths = std::array<Le16, kPageLeaves>;
 static_assert(sizeof(LeafLengths) == 64);
 
 }  // namespace
+
+std::string check_snapshot_name(std::string_view name) {
+  if (name.size() > kSnapshotNameMax) {
+    return fmt::format("has {} bytes, of at most {}", name.size(), kSnapshotNameMax);
+  }
+  const auto is_control = [](char byte) {
+    const auto value = static_cast<unsigned char>(byte);
+    return value < 0x20 || value == 0x7f;
+  };
+  return std::ranges::any_of(name, is_control) ? "has control characters" : "";
+}
 
 std::vector<MapObjectId> recount(CheckpointRoot& root) {
   for (MapObject& object : root.objects) object.live = 0;
@@ -279,8 +338,7 @@ Result<std::vector<std::byte>> encode_root(const CheckpointRoot& root) {
   append_pages(out, root.map_pages, root.objects);
   append_pages(out, root.table_pages, root.objects);
   for (const SnapshotRef& snapshot : root.snapshots) {
-    const DiskSnapshot disk{.number = snapshot.number, .root = to_disk(snapshot.root)};
-    wire_append(out, disk);
+    wire_append(out, to_disk(snapshot));
   }
   if (root.parent) {
     const DiskParent disk{.volume = root.parent->volume, .root = to_disk(root.parent->root)};

@@ -8,6 +8,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "devices/objstore/block_map.h"
@@ -39,9 +41,20 @@ struct MapObject {
   friend bool operator==(const MapObject&, const MapObject&) = default;
 };
 
+/// A checkpoint that is kept. Numbers of a row of them rise together.
 struct SnapshotRef {
+  /// That of its checkpoint.
   uint64_t number = 0;
   PiecePointer root = {};
+  /// The last log object, and the last write in it, that its map has.
+  uint64_t last_seq = 0;
+  uint64_t last_write = 0;
+  /// The last object of garbage collection of the root's epoch that its map has.
+  uint64_t last_moved = 0;
+  /// When it was taken, as whoever asked for it says. Units: ns since 1970, UTC.
+  uint64_t time = 0;
+  /// As check_snapshot_name() accepts it; may be empty.
+  std::string name = {};
 
   friend bool operator==(const SnapshotRef&, const SnapshotRef&) = default;
 };
@@ -73,6 +86,10 @@ struct CheckpointRoot {
 
   friend bool operator==(const CheckpointRoot&, const CheckpointRoot&) = default;
 };
+
+inline constexpr size_t kSnapshotNameMax = 56;
+/// What is wrong with the name of a snapshot; empty: nothing.
+[[nodiscard]] std::string check_snapshot_name(std::string_view name);
 
 /// Sets what is live in each object by the pages; those in which nothing is are taken out.
 /// Returns them. Range: each page is in one of the objects, asserted.

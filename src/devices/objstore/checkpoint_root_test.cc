@@ -31,7 +31,14 @@ CheckpointRoot sample() {
                   {.id = {.epoch = 1, .id = 9}, .salt = {}, .pages = 1, .live = 1}};
   root.map_pages = {{0, piece(3, 0)}, {1, piece(9, 0)}, {3, piece(3, 1)}};
   root.table_pages = {{2, piece(3, 4)}};
-  root.snapshots = {{.number = 1, .root = piece(1, 5)}, {.number = 4, .root = piece(2, 0)}};
+  root.snapshots = {{.number = 1,
+                     .root = piece(1, 5),
+                     .last_seq = 5,
+                     .last_write = 60,
+                     .last_moved = 2,
+                     .time = 1'700'000'000'000'000'000,
+                     .name = "monday"},
+                    {.number = 4, .root = piece(2, 0), .last_seq = 50, .last_write = 600}};
   root.parent = ParentRef{.volume = {}, .root = piece(77, 1)};
   root.head.assign(10, std::byte{'h'});
   return root;
@@ -42,7 +49,8 @@ constexpr size_t kObjects = kHead;
 constexpr size_t kMapPages = kObjects + 2 * 56;
 constexpr size_t kTablePages = kMapPages + 3 * 24;
 constexpr size_t kSnapshots = kTablePages + 24;
-constexpr size_t kParent = kSnapshots + 2 * 40;
+constexpr size_t kSecond = kSnapshots + 128;
+constexpr size_t kParent = kSnapshots + 2 * 128;
 
 template <typename T>
 std::string refusal(size_t offset, T value) {
@@ -86,12 +94,24 @@ TEST(CheckpointRoot, RefusesWhatNoRootSays) {
   EXPECT_EQ(refusal<uint64_t>(24, 0), kRoot + "has number 7 and 0 blocks" + kInvalid);
   EXPECT_EQ(refusal<uint64_t>(24, (uint64_t{1} << 51U) + 1),
             kRoot + "has number 7 and 2251799813685249 blocks" + kInvalid);
-  const std::string size = kRoot + "has 418 bytes, and lists what takes ";
-  EXPECT_EQ(refusal<uint32_t>(48, 4), size + "442" + kInvalid);
-  EXPECT_EQ(refusal<uint32_t>(56, UINT32_MAX), size + "240518168826" + kInvalid);
-  EXPECT_EQ(refusal<uint32_t>(60, limits::kSnapshotsMax + 1), size + "164218" + kInvalid);
-  EXPECT_EQ(refusal<uint32_t>(64, 2), size + "466" + kInvalid);
-  EXPECT_EQ(refusal<uint32_t>(68, limits::kHeadCopyMax + 1), size + "65945" + kInvalid);
+  const std::string size = kRoot + "has 594 bytes, and lists what takes ";
+  EXPECT_EQ(refusal<uint32_t>(48, 4), size + "618" + kInvalid);
+  EXPECT_EQ(refusal<uint32_t>(56, UINT32_MAX), size + "240518169002" + kInvalid);
+  EXPECT_EQ(refusal<uint32_t>(60, limits::kSnapshotsMax + 1), size + "524754" + kInvalid);
+  EXPECT_EQ(refusal<uint32_t>(64, 2), size + "642" + kInvalid);
+  EXPECT_EQ(refusal<uint32_t>(68, limits::kHeadCopyMax + 1), size + "66121" + kInvalid);
+}
+
+TEST(CheckpointRoot, RefusesNamesOfSnapshotsThatCannotBe) {
+  const std::string first = kRoot + "says that the name of snapshot 1 ";
+  const std::string second = kRoot + "says that the name of snapshot 4 ";
+  EXPECT_EQ(refusal<uint8_t>(kSnapshots + 72, '\n'), first + "has control characters" + kInvalid);
+  EXPECT_EQ(refusal<uint8_t>(kSnapshots + 72 + 7, 'x'),
+            first + "has bytes behind its end" + kInvalid);
+  EXPECT_EQ(refusal<uint8_t>(kSecond + 127, 'x'), second + "has bytes behind its end" + kInvalid);
+  EXPECT_EQ(check_snapshot_name(std::string(kSnapshotNameMax, 'x')), "");
+  EXPECT_EQ(check_snapshot_name(std::string(kSnapshotNameMax + 1, 'x')),
+            "has 57 bytes, of at most 56");
 }
 
 TEST(CheckpointRoot, RefusesListsThatAreNotInOrder) {
@@ -105,8 +125,15 @@ TEST(CheckpointRoot, RefusesListsThatAreNotInOrder) {
             kRoot + "lists page 16384 of 16384" + order + "0 of 2" + kInvalid);
   EXPECT_EQ(refusal<uint32_t>(kTablePages + 4, 2),
             kRoot + "lists page 2 of 16384" + order + "2 of 2" + kInvalid);
-  EXPECT_EQ(refusal<uint64_t>(kSnapshots + 40, 1),
-            kRoot + "lists snapshot 1 out of order" + kInvalid);
+  EXPECT_EQ(refusal<uint64_t>(kSnapshots, 0), kRoot + "lists snapshot 0 out of order" + kInvalid);
+  EXPECT_EQ(refusal<uint64_t>(kSecond, 1), kRoot + "lists snapshot 1 out of order" + kInvalid);
+  EXPECT_EQ(refusal<uint64_t>(kSecond, 7), kRoot + "lists snapshot 7 out of order" + kInvalid);
+  const std::string second = kRoot + "lists snapshot 4 out of order" + kInvalid;
+  EXPECT_EQ(refusal<uint64_t>(kSecond + 16, 1), second);
+  EXPECT_EQ(refusal<uint64_t>(kSecond + 40, 4), second);
+  EXPECT_EQ(refusal<uint64_t>(kSecond + 40, 51), second);
+  EXPECT_EQ(refusal<uint64_t>(kSecond + 48, 59), second);
+  EXPECT_EQ(refusal<uint64_t>(kSecond + 48, 601), second);
 }
 
 TEST(CheckpointRoot, RefusesPlacesWhereNothingCanBe) {

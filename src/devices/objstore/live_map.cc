@@ -17,11 +17,12 @@ namespace usbd::objstore {
 
 void LiveMap::loaded(uint64_t named) {
   next_checkpoint_ = named + 1;
-  table_.for_each([this](uint32_t slot, const ObjectFacts& facts) {
+  table_.for_each([this, named](uint32_t slot, const ObjectFacts& facts) {
     if (facts.state == ObjectState::kPending) {
-      // A number that no checkpoint has yet would never come to pass.
-      const uint64_t since = std::min(facts.pending_since, next_checkpoint_);
-      emptied_.push_back({.slot = slot, .id = facts.id, .since = since, .readers = generation_});
+      // A number that no checkpoint has yet would never come to pass. And this checkpoint may be
+      // the first that does without a snapshot which pinned it.
+      const uint64_t since = std::clamp(facts.pending_since, named, next_checkpoint_);
+      line_up({.slot = slot, .id = facts.id, .since = since, .readers = generation_});
     } else if (facts.live == 0) {
       touched_.push_back(slot);
     }
@@ -148,11 +149,30 @@ void LiveMap::settle_touched() {
 
 void LiveMap::list(uint32_t slot) {
   table_.set_pending(slot, next_checkpoint_);
-  emptied_.push_back({.slot = slot,
-                      .id = table_.facts(slot)->id,
-                      .since = next_checkpoint_,
-                      .readers = generation_});
+  line_up({.slot = slot,
+           .id = table_.facts(slot)->id,
+           .since = next_checkpoint_,
+           .readers = generation_});
   ++generation_;  // reads that begin from here on do not find it
+}
+
+void LiveMap::line_up(const Emptied& emptied) {
+  const bool pinned = is_pinned(*table_.facts(emptied.slot));
+  if (pinned) {
+    held_.push_back(emptied);
+  } else {
+    emptied_.push_back(emptied);
+  }
+}
+
+void LiveMap::set_pins(SnapshotPins pins, uint64_t released) {
+  if (pins == pins_) return;
+  pins_ = std::move(pins);
+  table_.set_pins(pins_.newest());
+  for (Emptied& emptied : std::exchange(held_, {})) {
+    emptied.since = std::max(emptied.since, released);
+    line_up(emptied);
+  }
 }
 
 bool LiveMap::is_used(const Directory& directory, uint32_t slot) const {
@@ -189,7 +209,11 @@ std::vector<LiveMap::Emptied> LiveMap::take_deletable(const Named& named, size_t
     if (next.since > named.settled || next.since >= named.last) break;
     const bool wanted = !readers_.empty() && readers_.begin()->first <= next.readers;
     if (wanted && heeds_readers) break;
-    taken.push_back(next);
+    if (is_pinned(*table_.facts(next.slot))) {
+      held_.push_back(next);
+    } else {
+      taken.push_back(next);
+    }
     emptied_.pop_front();
   }
   return taken;

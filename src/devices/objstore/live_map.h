@@ -10,7 +10,9 @@
 // - the checkpoint that says so first is named by the head, and so is a later one: whoever opens
 //   the volume from now on reads a map that knows nothing of the object;
 // - the first of the two was named long ago: others who only read had time to notice;
-// - every read that looked at the map while it was mapped has ended.
+// - every read that looked at the map while it was mapped has ended;
+// - no snapshot has a map that points at it. When the last that did so is deleted, the rest is
+//   counted from the checkpoint that does without that snapshot.
 
 #pragma once
 
@@ -24,6 +26,7 @@
 #include "devices/objstore/block_map.h"
 #include "devices/objstore/data_object_reader.h"
 #include "devices/objstore/object_table.h"
+#include "devices/objstore/snapshot_pins.h"
 
 namespace usbd::objstore {
 
@@ -55,7 +58,16 @@ class LiveMap {
   [[nodiscard]] ObjectTable& table() { return table_; }
   [[nodiscard]] const ObjectTable& table() const { return table_; }
 
-  /// To be called once map and table were read from checkpoint number `named`.
+  /// What snapshots need, from now on. `released`: the first checkpoint that does without those
+  /// snapshots that are not among them any more.
+  void set_pins(SnapshotPins pins, uint64_t released);
+  [[nodiscard]] bool is_pinned(const ObjectFacts& facts) const {
+    return pins_.needs(facts.id, facts.pending_since);
+  }
+  /// Objects that hold nothing but are pinned.
+  [[nodiscard]] size_t held() const { return held_.size(); }
+
+  /// To be called once map and table were read from checkpoint number `named`; set_pins() before.
   void loaded(uint64_t named);
   /// A checkpoint of this number takes its moment: what is emptied from now on the next one lists.
   void moment_of(uint64_t number) { next_checkpoint_ = number + 1; }
@@ -126,6 +138,8 @@ class LiveMap {
   /// Lists the objects that hold nothing since the last call.
   void settle_touched();
   void list(uint32_t slot);
+  /// Puts it into the line, or aside while a snapshot pins it.
+  void line_up(const Emptied& emptied);
 
   BlockMap map_;
   ObjectTable table_;
@@ -136,6 +150,8 @@ class LiveMap {
   std::vector<uint32_t> touched_;
   /// Nearly in the order of `since`.
   std::deque<Emptied> emptied_;
+  std::vector<Emptied> held_;
+  SnapshotPins pins_;
   uint64_t generation_ = 1;
   /// Reads under way, by generation.
   std::map<uint64_t, uint64_t> readers_;

@@ -71,6 +71,20 @@ bool known(const DiskFacts& disk) {
          disk.kind <= static_cast<uint8_t>(ObjectKind::kGc) && disk.reserved == 0;
 }
 
+void add_to(ObjectTotals& totals, const ObjectFacts& facts) {
+  ++totals.objects;
+  totals.object_bytes += facts.object_bytes;
+  totals.stored_bytes += facts.stored_bytes;
+  totals.live_bytes += facts.live_bytes();
+}
+
+void take_from(ObjectTotals& totals, const ObjectFacts& facts) {
+  --totals.objects;
+  totals.object_bytes -= facts.object_bytes;
+  totals.stored_bytes -= facts.stored_bytes;
+  totals.live_bytes -= facts.live_bytes();
+}
+
 Error refused(uint32_t page, const std::string& what) {
   return Error(Errc::kInvalid, fmt::format("object table page {} {}", page, what));
 }
@@ -247,21 +261,36 @@ const ObjectTotals& ObjectTable::totals(ObjectState state) const {
   return totals_[static_cast<size_t>(state)];
 }
 
+void ObjectTable::set_pins(const PinLine& newest) {
+  if (newest == newest_pin_) return;
+  newest_pin_ = newest;
+  pinned_ = {};
+  for_each([this](uint32_t, const ObjectFacts& facts) {
+    if (is_pinned(facts)) add_to(pinned_, facts);
+  });
+}
+
+ObjectTotals ObjectTable::unpinned() const {
+  const ObjectTotals& all = totals(ObjectState::kInUse);
+  return {.objects = all.objects - pinned_.objects,
+          .object_bytes = all.object_bytes - pinned_.object_bytes,
+          .stored_bytes = all.stored_bytes - pinned_.stored_bytes,
+          .live_bytes = all.live_bytes - pinned_.live_bytes};
+}
+
+bool ObjectTable::is_pinned(const ObjectFacts& facts) const {
+  return facts.state == ObjectState::kInUse && newest_pin_.covers(facts.id);
+}
+
 void ObjectTable::count(const ObjectFacts& facts) {
-  ObjectTotals& totals = totals_[static_cast<size_t>(facts.state)];
-  ++totals.objects;
-  totals.object_bytes += facts.object_bytes;
-  totals.stored_bytes += facts.stored_bytes;
-  totals.live_bytes += facts.live_bytes();
+  add_to(totals_[static_cast<size_t>(facts.state)], facts);
+  if (is_pinned(facts)) add_to(pinned_, facts);
 }
 
 void ObjectTable::uncount(const ObjectFacts& facts) {
   USBD_ASSERT(facts.state != ObjectState::kFree);
-  ObjectTotals& totals = totals_[static_cast<size_t>(facts.state)];
-  --totals.objects;
-  totals.object_bytes -= facts.object_bytes;
-  totals.stored_bytes -= facts.stored_bytes;
-  totals.live_bytes -= facts.live_bytes();
+  take_from(totals_[static_cast<size_t>(facts.state)], facts);
+  if (is_pinned(facts)) take_from(pinned_, facts);
 }
 
 void ObjectTable::touch(uint32_t slot) {

@@ -20,6 +20,7 @@
 
 #include "base/limits.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshot_pins.h"
 #include "usbd/buffer.h"
 #include "usbd/result.h"
 
@@ -97,6 +98,10 @@ class ObjectTable {
   void for_each(const std::function<void(uint32_t slot, const ObjectFacts&)>& visit) const;
   /// Range: kInUse or kPending, asserted.
   [[nodiscard]] const ObjectTotals& totals(ObjectState state) const;
+  /// From now on those in use that `newest` covers are pinned by a snapshot.
+  void set_pins(const PinLine& newest);
+  /// Of those in use that no snapshot pins.
+  [[nodiscard]] ObjectTotals unpinned() const;
 
   [[nodiscard]] uint32_t pages() const { return static_cast<uint32_t>(pages_.size()); }
   /// Whether page `index` has changed since clear_changed(index).
@@ -132,6 +137,7 @@ class ObjectTable {
   void count(const ObjectFacts& facts);
   void uncount(const ObjectFacts& facts);
   void touch(uint32_t slot);
+  [[nodiscard]] bool is_pinned(const ObjectFacts& facts) const;
 
   const uint32_t slots_max_;
   /// nullptr: none of its slots means an object.
@@ -142,6 +148,8 @@ class ObjectTable {
   uint32_t listed_ = 0;
   std::vector<Removed> removed_;
   std::array<ObjectTotals, 3> totals_{};
+  PinLine newest_pin_;
+  ObjectTotals pinned_;
   uint32_t generation_ = 1;
 };
 

@@ -47,6 +47,7 @@
 #include "devices/objstore/object_reader.h"
 #include "devices/objstore/read_streams.h"
 #include "devices/objstore/seen_head.h"
+#include "devices/objstore/snapshots.h"
 #include "devices/objstore/victims.h"
 #include "journal/journal.h"
 #include "objects/object_store.h"
@@ -74,6 +75,16 @@ enum class VolumeRule : uint8_t {
   kAppliesWhereSourceStill,
   /// What the head says is on the local disk, too, before anybody is answered who relies on it.
   kRemembersBeforeItAnswers,
+  /// A data object that a snapshot needs is not deleted.
+  kKeepsForSnapshots,
+  /// What a snapshot needs of checkpoints is not removed with the next one.
+  kHoldsForSnapshots,
+  /// Nor is it taken for what dead processes have left behind.
+  kSweepsAroundSnapshots,
+  /// Nor when a snapshot beside it is deleted.
+  kFreesWhatNoneNeeds,
+  /// A snapshot is there when the head names the root that lists it.
+  kNamesBeforeItTakes,
 };
 
 /// When the volume makes checkpoints, and how it cleans up. Tests make all of it smaller.
@@ -149,8 +160,10 @@ struct VolumeState {
   uint64_t objects = 0;
   uint64_t stored_bytes = 0;
   uint64_t live_bytes = 0;
-  /// Objects that hold nothing any more and wait to be deleted.
+  /// Objects that hold nothing any more and wait to be deleted; and those kept for snapshots.
   uint64_t objects_to_delete = 0;
+  uint64_t objects_held = 0;
+  uint64_t snapshots = 0;
   /// The last checkpoint that the head names; 0: none. Its age counts from the opening at most.
   uint64_t checkpoint = 0;
   Nanos checkpoint_age{0};
@@ -212,6 +225,19 @@ class Volume {
   /// not published stays in the journal. close() is still to be called. Threads: the volume's loop.
   void abandon();
 
+  /// Keeps the volume as it is at a moment of this call, with every change numbered before it.
+  /// Whoever has the head can read it (snapshots.h), until it is deleted.
+  /// Durable: once it returns. After an error it may be there all the same: snapshots() says.
+  /// Lifetime: the volume is closed only after this has returned; a close() meanwhile ends it.
+  /// Errors:  kInvalid, kExists (the name); kNoSpace (limits::kSnapshotsMax); kPerm (read-only, or
+  ///          taken over); kTimedOut: as flush(); kShutdown.
+  Task<Result<SnapshotRef>> snapshot(SnapshotLabel label);
+  /// Lets what it alone needs go, as all that is deleted: in a while.
+  /// Durable, Lifetime: as snapshot(). Errors: kNotFound; kPerm; kShutdown; those of the store.
+  Task<Result<void>> delete_snapshot(uint64_t number);
+  /// Those that the head leads to, in order. Threads: any.
+  [[nodiscard]] std::vector<SnapshotRef> snapshots();
+
   [[nodiscard]] VolumeState state();
   /// Tests: publishes all that is numbered.
   Task<Result<void>> publish_all() { return wait_published(last_number()); }
@@ -244,6 +270,7 @@ class Volume {
   /// What a round of garbage collection moves.
   struct CleanJob;
   struct LiveRun;
+  struct SnapshotOrder;
   struct Waiter;
   /// Has `count` count who takes log objects in.
   struct TakingIn {
@@ -388,9 +415,24 @@ class Volume {
   Task<void> remove_garbage(Garbage garbage, bool& failed);
   [[nodiscard]] bool deleting_is_over();
 
+  // volume_snapshot.cc
+  Task<Result<SnapshotRef>> take_snapshot(SnapshotLabel label);
+  Task<Result<void>> drop_snapshot(uint64_t number);
+  Task<Result<void>> place(SnapshotOrder order);
+  Result<void> may_take(const SnapshotLabel& label);
+  Task<Result<void>> carry_out();
+  [[nodiscard]] bool order_is_due() const;
+  [[nodiscard]] std::vector<SnapshotRef> snapshots_at(uint64_t number) USBD_REQUIRES(mutex_);
+  void pin(LiveMap& live, SnapshotPins pins, uint64_t released) const;
+  void order_stored(uint64_t number, const PiecePointer& root);
+  void order_named(uint64_t number);
+  Task<Result<std::set<MapObjectId>>> needed_by(SnapshotRef snapshot);
+  Task<Result<void>> find_freed(uint64_t number);
+
   // volume_sweep.cc
   struct Needed;
   Task<void> sweep();
+  Task<bool> add_snapshots(Needed& needed);
   Task<void> sweep_kind(const Needed& needed, std::string prefix);
   [[nodiscard]] bool is_needed(const Needed& needed, std::string_view name);
   Task<bool> is_ours(std::string name);
@@ -466,6 +508,9 @@ class Volume {
   bool cleaning_ = false;
   Nanos clean_not_before_{0};
   uint64_t next_moved_id_ = 1;
+  /// The last one that was taken into the map.
+  uint64_t last_moved_id_ = 0;
+  std::unique_ptr<SnapshotOrder> order_;
   /// Log objects since victims were last looked for.
   uint64_t objects_since_choice_ = 0;
   /// Objects that could not be read: not tried again.
@@ -479,6 +524,8 @@ class Volume {
   Since since_ USBD_GUARDED_BY(mutex_);
   /// What state() says of head and of the work done; the age of the checkpoint is its time here.
   VolumeState counted_ USBD_GUARDED_BY(mutex_);
+  /// Those of the root that the head names.
+  std::vector<SnapshotRef> snapshots_ USBD_GUARDED_BY(mutex_);
   ReadStreams streams_ USBD_GUARDED_BY(mutex_);
   uint64_t next_number_ USBD_GUARDED_BY(mutex_) = 1;
   /// In order; the last may be open. Those that are published are not here.

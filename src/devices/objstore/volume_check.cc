@@ -20,6 +20,7 @@
 #include "base/limits.h"
 #include "devices/objstore/data_object_layout.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshots.h"
 #include "usbd/loop.h"
 
 namespace usbd::objstore {
@@ -265,7 +266,12 @@ Task<Result<void>> VolumeChecker::read_object(uint32_t slot, Seen& seen) {
   const Directory& directory = fetched->directory;
   USBD_CO_TRY_VOID(co_await check_header(directory, name, seen));
   std::set<uint32_t> damaged;
-  if (!seen.gone) USBD_CO_TRY_VOID(co_await check_frames(directory, name, damaged, seen));
+  const bool proven = options_.proven != nullptr && options_.proven->contains(id);
+  if (!seen.gone && !proven) {
+    USBD_CO_TRY_VOID(co_await check_frames(directory, name, damaged, seen));
+    const bool whole = !seen.gone && seen.what.empty() && damaged.empty();
+    if (whole && options_.proven != nullptr) options_.proven->insert(id);
+  }
   if (seen.gone) {
     seen.lost = true;
     seen.what = "is missing";
@@ -376,6 +382,14 @@ void VolumeChecker::report_lost() {
 /// The head, if it is another one by now that explains why objects have gone.
 Task<Result<std::optional<Head>>> VolumeChecker::newer_head() {
   USBD_CO_TRY(Head head, co_await read_head(place_));
+  if (options_.snapshot > 0) {
+    USBD_CO_TRY(const std::vector<SnapshotRef> all, co_await read_snapshots(place_, head));
+    if (std::ranges::find(all, options_.snapshot, &SnapshotRef::number) == all.end()) {
+      co_return Error(Errc::kNotFound,
+                      fmt::format("snapshot {} was deleted meanwhile", options_.snapshot));
+    }
+    co_return std::optional<Head>();
+  }
   const bool same = head.root == image_->head().root && head.epoch == image_->head().epoch;
   co_return same ? std::optional<Head>() : std::optional<Head>(std::move(head));
 }

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -65,6 +66,10 @@ struct CheckTotals {
 };
 
 struct CheckOptions {
+  /// The head that is checked is head_of_snapshot() of this one; 0: it is the volume's.
+  uint64_t snapshot = 0;
+  /// Objects of which every frame was proven: not read again, and added to. Null: nobody knows any.
+  std::set<ObjectId>* proven = nullptr;
   std::function<void(const CheckFinding&)> found = {};
   /// Empty: nobody wants to know. Called often.
   std::function<void(const CheckProgress&)> progress = {};
@@ -75,7 +80,8 @@ Task<Result<Head>> read_head(ImagePlace place);
 
 /// Checks the volume whose head is `head`, as far as it is published.
 /// Lifetime: all until the task has finished. Threads: a loop's; proves on threads of `pool`.
-/// Errors:   what kept it from going on: the store cannot be reached or refuses. Damage is none.
+/// Errors:   what kept it from going on: the store cannot be reached or refuses; kNotFound: the
+///           snapshot was deleted meanwhile. Damage is none.
 Task<Result<CheckTotals>> check_volume(ImagePlace place, Head head, WorkerPool& pool,
                                        CheckOptions options);
 

@@ -18,6 +18,7 @@
 #include "devices/objstore/data_object_layout.h"
 #include "devices/objstore/data_object_writer.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshots.h"
 #include "objects/memory/memory_store.h"
 
 namespace usbd::objstore {
@@ -124,7 +125,8 @@ class VolumeCheckTest : public ::testing::Test {
       writer_ = std::make_unique<CheckpointWriter>(
           place, CheckpointWriter::Options{.epoch = 1, .codec = {}}, rng_, std::nullopt);
     }
-    const CheckpointMoment moment(head_.last_seq, head_.published_number, {});
+    CheckpointMoment moment(head_.last_seq, head_.published_number, {});
+    moment.snapshots = snapshots_;
     const Result<Checkpoint> made = loop_.run(writer_->write(map_, table_, moment, {}));
     ASSERT_TRUE(made) << made.error().message();
     const PiecePointer& root = made->root;
@@ -135,6 +137,24 @@ class VolumeCheckTest : public ::testing::Test {
                   .logical = root.logical,
                   .piece = root.number,
                   .covers_seq = head_.last_seq};
+  }
+
+  /// Keeps the volume as it is.
+  void snapshot() {
+    checkpoint();
+    SnapshotRef taken{.number = writer_->root().number, .root = *to_piece(head_.root)};
+    taken.last_seq = head_.last_seq;
+    taken.last_write = head_.published_number;
+    taken.last_moved = last_gc_;
+    snapshots_.push_back(std::move(taken));
+  }
+  Result<CheckTotals> run_snapshot(const SnapshotRef& snapshot, std::set<ObjectId>& proven) {
+    findings_.clear();
+    CheckOptions options{.snapshot = snapshot.number, .proven = &proven};
+    options.found = [this](const CheckFinding& finding) { findings_.push_back(finding); };
+    const ImagePlace place(store_, "vol", key_);
+    return loop_.run(
+        check_volume(place, head_of_snapshot(head_, snapshot), loop_.pool(), std::move(options)));
   }
 
   void publish() {
@@ -197,6 +217,7 @@ class VolumeCheckTest : public ::testing::Test {
   BlockMap map_{kBlocks};
   ObjectTable table_;
   std::unique_ptr<CheckpointWriter> writer_;
+  std::vector<SnapshotRef> snapshots_;
   uint64_t last_gc_ = 0;
   uint64_t tags_ = 0;
   std::string first_, second_, gc_, last_;
@@ -370,6 +391,58 @@ TEST_F(VolumeCheckTest, GoesOnWithTheNewHeadWhenObjectsVanish) {
   EXPECT_TRUE(changed);
   EXPECT_TRUE(findings_.empty());
   EXPECT_EQ(done->rounds, 2U);
+}
+
+TEST_F(VolumeCheckTest, ChecksASnapshotAsItWas) {
+  first_ = write({{0, 40}});
+  second_ = write({{100, 3}});
+  snapshot();
+  last_ = write({{0, 20}});
+  checkpoint();
+  publish();
+  EXPECT_EQ(*loop_.run(read_snapshots(ImagePlace(store_, "vol", key_), head_)), snapshots_);
+  std::set<ObjectId> proven;
+  Result<CheckTotals> done = run_snapshot(snapshots_[0], proven);
+  ASSERT_TRUE(done) << done.error().message();
+  EXPECT_TRUE(findings_.empty());
+  EXPECT_EQ(done->mapped_bytes, 43 * kBlockBytes);
+  EXPECT_EQ(done->frames, 4U);
+  EXPECT_EQ(proven.size(), 2U);
+  done = run_snapshot(snapshots_[0], proven);
+  ASSERT_TRUE(done);
+  EXPECT_EQ(done->frames, 0U);
+  proven.clear();
+  // The volume does not need the first frame of this any more.
+  flip(first_, sizeof(layout::Header) + 20);
+  ASSERT_TRUE(run_snapshot(snapshots_[0], proven));
+  ASSERT_EQ(findings_.size(), 1U);
+  EXPECT_EQ(findings_[0].object, first_);
+  EXPECT_EQ(findings_[0].ranges, std::vector{bytes(0, 16)});
+  EXPECT_EQ(proven.size(), 1U);
+  container_->objects.erase(first_);
+  ASSERT_TRUE(run_snapshot(snapshots_[0], proven));
+  ASSERT_EQ(findings_.size(), 1U);
+  EXPECT_EQ(findings_[0].what, "is missing");
+  EXPECT_EQ(findings_[0].ranges, std::vector{bytes(0, 40)});
+}
+
+TEST_F(VolumeCheckTest, SaysThatASnapshotIsGone) {
+  first_ = write({{0, 40}});
+  snapshot();
+  checkpoint();
+  publish();
+  const SnapshotRef gone = std::exchange(snapshots_, {}).front();
+  checkpoint();
+  publish();
+  container_->objects.erase(first_);
+  std::set<ObjectId> proven;
+  const Result<CheckTotals> done = run_snapshot(gone, proven);
+  ASSERT_FALSE(done);
+  EXPECT_TRUE(done.error().is(Errc::kNotFound)) << done.error().message();
+  const Result<std::unique_ptr<VolumeImage>> image =
+      loop_.run(load_snapshot(ImagePlace(store_, "vol", key_), head_, gone.number, {}));
+  ASSERT_FALSE(image);
+  EXPECT_TRUE(image.error().is(Errc::kNotFound)) << image.error().message();
 }
 
 TEST_F(VolumeCheckTest, EndsWhenTheStoreCannotBeReached) {

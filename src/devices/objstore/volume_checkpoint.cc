@@ -23,18 +23,6 @@
 namespace usbd::objstore {
 namespace {
 
-Result<PiecePointer> pointer_of(const RootPointer& root) {
-  const PiecePointer pointer{.object = {.epoch = root.epoch, .id = root.id},
-                             .offset = static_cast<uint32_t>(root.offset),
-                             .stored = root.stored,
-                             .logical = root.logical,
-                             .number = root.piece};
-  std::string wrong = check(pointer);
-  if (root.offset > UINT32_MAX) wrong = fmt::format("{} is beyond its object", root.offset);
-  if (wrong.empty()) return pointer;
-  return Error(Errc::kDamaged, "the head does not say where the checkpoint is: " + wrong);
-}
-
 /// Errors: the checkpoint is not one that this head can name.
 Result<void> check_root(const CheckpointRoot& root, const Head& head) {
   if (root.last_seq != head.root.covers_seq || root.last_write > head.published_number) {
@@ -50,6 +38,12 @@ Result<void> check_root(const CheckpointRoot& root, const Head& head) {
                              "of epoch {}",
                              root.objects.back().id.epoch, head.epoch));
   }
+  if (!root.snapshots.empty() && root.snapshots.back().root.object.epoch > head.epoch) {
+    return Error(Errc::kDamaged,
+                 fmt::format("the checkpoint has a snapshot of epoch {}, but the head "
+                             "is of epoch {}",
+                             root.snapshots.back().root.object.epoch, head.epoch));
+  }
   return {};
 }
 
@@ -62,11 +56,14 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live, MapPager& pager) {
   const CheckpointPlace place(parts_.store, options_.name, seal());
   std::optional<CheckpointWriter::Previous> previous;
   uint64_t number = 0;
+  std::vector<SnapshotRef> snapshots;
   if (head().root.stored > 0) {
-    USBD_CO_TRY(const PiecePointer pointer, pointer_of(head().root));
+    USBD_CO_TRY(const PiecePointer pointer, to_piece(head().root));
     CheckpointReader reader(place, stop_.get_token());
     USBD_CO_TRY(CheckpointRoot root, co_await reader.read_root(pointer));
     USBD_CO_TRY_VOID(check_root(root, head()));
+    snapshots = root.snapshots;
+    pin(live, SnapshotPins(snapshots), root.number);
     // Nobody else knows of the map yet.
     read_root_ = root;  // for leaves that go away and do not come back while it is read
     USBD_CO_TRY_VOID(co_await reader.read_pages(root, live.map(), live.table(), &pager));
@@ -76,6 +73,7 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live, MapPager& pager) {
   {
     const MutexLock lock(mutex_);
     live.loaded(number);
+    snapshots_ = std::move(snapshots);
     counted_.checkpoint = number;
     counted_.checkpoint_age = home_.now();
   }
@@ -83,13 +81,18 @@ Task<Result<void>> Volume::load_checkpoint(LiveMap& live, MapPager& pager) {
   named_at_ = home_.now();
   if (number > 0) recently_named_.emplace_back(number, named_at_);
   if (options_.read_only) co_return Result<void>();
+  const auto is_of_this_epoch = [this](const SnapshotRef& ref) {
+    return ref.root.object.epoch >= head().epoch;
+  };
   if (previous && (previous->pointer.object.epoch >= head().epoch ||
+                   std::ranges::any_of(previous->root.snapshots, is_of_this_epoch) ||
                    (!previous->root.objects.empty() &&
                     previous->root.objects.back().id.epoch >= head().epoch))) {
     co_return Error(Errc::kDamaged, "the checkpoint is of this epoch, which was taken only now");
   }
   CheckpointWriter::Options options{.epoch = head().epoch, .codec = options_.codec};
   options.pager = &pager;
+  options.holds_for_snapshots = keeps(VolumeRule::kHoldsForSnapshots);
   options.exclusively = [this](const std::function<void()>& change) {
     const MutexLock lock(mutex_);
     change();
@@ -197,6 +200,7 @@ bool Volume::checkpoint_is_due() {
   }
   const Nanos now = home_.now();
   if (now < checkpoint_not_before_) return false;
+  if (order_is_due()) return true;
   const SpaceRules& rules = options_.space;
   const bool much_to_replay = since_.objects >= rules.replay_objects ||
                               since_.directory_bytes >= rules.replay_directory_bytes ||
@@ -231,6 +235,7 @@ Task<void> Volume::checkpoint() {
     generation = live_->table().end_generation();
     const Bytes key = head().cipher == crypto::CipherMode::kIdentity ? Bytes() : parts_.key;
     moment.emplace(published_seq_, published_number_, encode(head(), key));
+    moment->snapshots = snapshots_at(number);
   }
   const uint64_t covers = moment->last_seq;
   // It begins at once: nothing comes between the moment and its maps.
@@ -238,15 +243,9 @@ Task<void> Volume::checkpoint() {
                                                            *std::move(moment), stop_.get_token());
   if (stored) {
     const PiecePointer& root = stored->root;
-    ready_root_ = ReadyRoot{.number = number,
-                            .root = {.epoch = root.object.epoch,
-                                     .id = root.object.id,
-                                     .offset = root.offset,
-                                     .stored = root.stored,
-                                     .logical = root.logical,
-                                     .piece = root.number,
-                                     .covers_seq = covers},
-                            .garbage = std::move(stored->garbage)};
+    ready_root_ = ReadyRoot{
+        .number = number, .root = to_pointer(root, covers), .garbage = std::move(stored->garbage)};
+    order_stored(number, root);
     if (!keeps(VolumeRule::kNamesBeforeItRemoves)) {
       for (const std::string& name : ready_root_->garbage) garbage_.push_front({.name = name});
     }
@@ -286,6 +285,7 @@ void Volume::root_named() {
   named_at_ = home_.now();
   named_.last = ready.number;
   recently_named_.emplace_back(ready.number, named_at_);
+  order_named(ready.number);
   // Only from here on: the head names the root that does without these, and so does every later
   // one; whoever takes the volume has read this head, or a later one.
   for (const std::string& name : ready.garbage) add_garbage(name);

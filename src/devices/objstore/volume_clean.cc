@@ -33,7 +33,7 @@ bool Volume::cleaning_is_due() {
   if (cleaning_ || ended_ || closing_ || home_.now() < clean_not_before_) return false;
   const CleanRules& rules = options_.space.clean;
   if (rules.target <= 0) return false;
-  const ObjectTotals& used = live_->table().totals(ObjectState::kInUse);
+  const ObjectTotals used = live_->table().unpinned();
   return VictimChooser::is_wasteful(rules, used.stored_bytes, used.live_bytes) ||
          (rules.small_objects > 0 && objects_since_choice_ >= rules.small_objects);
 }
@@ -63,7 +63,7 @@ Task<void> Volume::clean() {
     pause = std::min<Nanos>(limits::kCleanRetry, options_.space.delete_after);
   }
   const MutexLock lock(mutex_);
-  const ObjectTotals& used = live_->table().totals(ObjectState::kInUse);
+  const ObjectTotals used = live_->table().unpinned();
   const double most = options_.space.clean.target * limits::kCleanHurry;
   const bool hurries = cleaned && *cleaned &&
                        static_cast<double>(used.stored_bytes) >
@@ -99,8 +99,9 @@ Task<std::vector<Victim>> Volume::choose_victims() {
   const ObjectTable& table = live_->table();
   for (uint32_t slot = 1; slot < table.slots_end(); ++slot) {
     const ObjectFacts* const facts = table.facts(slot);
-    const bool of_use = facts != nullptr && !shunned_.contains(facts->id);
-    if (of_use && !live_->is_incoming(slot)) chooser.show(slot, *facts);
+    // Of what a snapshot pins nothing would be gained.
+    const bool stays = facts == nullptr || live_->is_pinned(*facts) || live_->is_incoming(slot);
+    if (!stays && !shunned_.contains(facts->id)) chooser.show(slot, *facts);
     if (slot % limits::kCleanTurn == 0) co_await home_.schedule();
   }
   co_return chooser.choose();
@@ -158,6 +159,7 @@ Task<Result<void>> Volume::apply_moved(const CleanJob& job, Bytes bytes) {
   const Result<uint64_t> moved = co_await take_in(*live_, *pager_, slot, moves);
   const MutexLock lock(mutex_);
   ++since_.changes;  // if only in part
+  last_moved_id_ = job.id.seq;
   USBD_CO_TRY_VOID(moved);
   counted_.objects_cleaned += job.victims.size();
   counted_.bytes_moved += *moved * kBlockBytes;

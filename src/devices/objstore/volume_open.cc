@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/log.h"
 #include "devices/objstore/names.h"
+#include "devices/objstore/snapshot_order.h"
 #include "devices/objstore/volume.h"
 
 namespace usbd::objstore {

@@ -6,10 +6,11 @@
 //
 // What makes it safe: an object that is removed is of an epoch before this one, whose owner can
 // publish nothing any more, and it was needed neither by the head that this process took nor by
-// what that points at. So no head from then on can lead to it: later ones know only of those same
-// objects, and of objects of later epochs. The listing proves nothing; it may show too little or
-// too much. What is of another volume, by its own header, is left alone: it may be all that is left
-// of that.
+// what that points at, snapshots included: the object table has all data objects that any of them
+// needs, and of checkpoints they need what their own roots list. So no head from then on can lead
+// to it: later ones know only of those same objects, and of objects of later epochs. The listing
+// proves nothing; it may show too little or too much. What is of another volume, by its own header,
+// is left alone: it may be all that is left of that.
 
 #include <charconv>
 #include <optional>
@@ -85,13 +86,29 @@ Task<bool> Volume::is_ours(std::string name) {
 Task<void> Volume::sweep() {
   Needed needed{.epoch = head().epoch, .maps = {}};
   const CheckpointRoot& root = checkpoints_->root();
-  // Snapshots and clones have roots of their own, of which this version knows nothing.
-  if (!root.snapshots.empty() || root.parent) co_return;
-  for (const MapObject& object : root.objects) needed.maps.insert(object.id);
-  needed.maps.insert({.epoch = head().root.epoch, .id = head().root.id});
-  for (const char* const kind : {"/m/", "/g/", "/d/"}) {
+  // Clones have a root of another volume, of which this version knows nothing.
+  if (root.parent) co_return;
+  needed.maps = map_objects_of(root, {.epoch = head().root.epoch, .id = head().root.id});
+  // If that fails, the next opening tries again.
+  if (co_await add_snapshots(needed)) co_await sweep_kind(needed, options_.name + "/m/");
+  for (const char* const kind : {"/g/", "/d/"}) {
     co_await sweep_kind(needed, options_.name + kind);
   }
+}
+
+/// What their roots list, which are read for that. Returns whether that is all of it.
+Task<bool> Volume::add_snapshots(Needed& needed) {
+  if (!keeps(VolumeRule::kSweepsAroundSnapshots)) co_return true;
+  const std::vector<SnapshotRef> all = snapshots();
+  for (const SnapshotRef& snapshot : all) {
+    const Result<std::set<MapObjectId>> maps = co_await needed_by(snapshot);
+    if (!maps) {
+      log::info("{}; what checkpoints have left behind is not looked for", maps.error().message());
+      co_return false;
+    }
+    needed.maps.insert(maps->begin(), maps->end());
+  }
+  co_return true;
 }
 
 Task<void> Volume::sweep_kind(const Needed& needed, std::string prefix) {

@@ -170,8 +170,11 @@ VolumeState Volume::state() {
   state.objects = used.objects;
   state.stored_bytes = used.stored_bytes;
   state.live_bytes = used.live_bytes;
-  state.objects_to_delete = live_->table().totals(ObjectState::kPending).objects;
+  state.objects_held = live_->held();
+  state.objects_to_delete =
+      live_->table().totals(ObjectState::kPending).objects - state.objects_held;
   state.map = pager_->usage();
+  state.snapshots = snapshots_.size();
   state.fenced = keeper_.fenced();
   return state;
 }

@@ -134,6 +134,10 @@ class VolumeSpace : public ::testing::Test {
     co_await loop.sleep_for(time);
     co_return true;
   }
+  Task<void> come_late(SimStore::Object head) {
+    co_await loop.sleep_for(kSecond);
+    store.objects()["vol/head"] = std::move(head);
+  }
   void wait(Nanos time) { EXPECT_TRUE(run(sleep(time))); }
   [[nodiscard]] size_t count(std::string_view prefix) {
     size_t found = 0;
@@ -425,6 +429,32 @@ TEST_F(VolumeSpace, KeepsTheEndOfAnOddSize) {
   ASSERT_TRUE(open());
   EXPECT_LT(gets, 10U);
   expect(1020, 6, 9);
+  ASSERT_TRUE(close());
+}
+
+/// A process died while it took the epoch; what it had asked for took effect when the next process
+/// had removed its journal, which was empty: the volume was then another host's, which nobody was.
+TEST_F(VolumeSpace, Regression_AnEmptyJournalIsKeptThatTheHeadMayStillName) {
+  options.flush_mode = objstore::FlushMode::kLocal;
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(close());
+  const SimStore::Object before = store.objects().at("vol/head");
+  disk.restore({});
+  ASSERT_TRUE(open());
+  const objstore::Nonce journal = volume->head().journal;
+  const SimStore::Object late = store.objects().at("vol/head");
+  kill();
+  // As if it had not taken effect yet.
+  store.objects()["vol/head"] = before;
+  disk.lose("head.seen");
+  refused = "vol/head";
+  loop.spawn(come_late(late));
+  const Result<void> opened = open();
+  ASSERT_FALSE(opened) << "the head has changed under it";
+  refused.clear();
+  ASSERT_TRUE(open());
+  EXPECT_EQ(disk.files().size(), 2U) << "one journal, and head.seen";
+  EXPECT_TRUE(volume->head().journal == journal);
   ASSERT_TRUE(close());
 }
 

@@ -32,6 +32,25 @@ bool is_journal(const std::string& name) {
   return name.starts_with(kJournalPrefix) && name.ends_with(kJournalSuffix);
 }
 
+/// A journal, empty, with which a process died that was taking this epoch: what it had asked the
+/// store for may still come, and then the head names it. Null: it is none.
+Task<std::unique_ptr<journal::Journal>> open_unused(std::unique_ptr<BlockFile> file, Rng& rng,
+                                                    journal::Options options, Head head) {
+  Result<std::unique_ptr<journal::Journal>> opened =
+      co_await journal::Journal::open(std::move(file), rng, std::move(options));
+  if (!opened) co_return nullptr;
+  const journal::Superblock& found = (*opened)->superblock();
+  bool unused = found.volume == head.volume && found.epoch == head.epoch + 1;
+  if (unused) {
+    journal::Journal::Visitor nothing = [](const journal::Entry&, const journal::Place&) {};
+    const Result<journal::Replayed> replayed = co_await (*opened)->replay(nothing);
+    unused = replayed && replayed->damage.empty() && replayed->entries == 0;
+  }
+  if (unused) co_return *std::move(opened);
+  static_cast<void>(co_await (*opened)->close());  // it was only read
+  co_return nullptr;
+}
+
 }  // namespace
 
 Task<Result<std::unique_ptr<Volume>>> Volume::open(VolumeParts parts, VolumeOptions options) {
@@ -197,12 +216,21 @@ Task<Result<void>> Volume::put_aside(const std::string& name) {
 Task<Result<void>> Volume::choose_journal(const Head& head) {
   const std::string wanted = journal_name(head.journal);
   USBD_CO_TRY(const std::vector<std::string> names, co_await parts_.folder->list());
+  const bool has_wanted = std::ranges::find(names, wanted) != names.end();
   for (const std::string& name : names) {
     if (name.starts_with(kJournalPrefix) && name.ends_with(kNewSuffix)) {
       USBD_CO_TRY_VOID(co_await parts_.folder->remove(name));
     }
     if (!is_journal(name)) continue;
     if (name != wanted && keeps(VolumeRule::kChoosesItsOwnJournal)) {
+      if (!has_wanted && !journal_) {
+        const Folder::OpenHow how{.create = CreatePolicy::kNever, .direct = true};
+        Result<std::unique_ptr<BlockFile>> file = co_await parts_.folder->open(name, how);
+        if (file) {
+          journal_ = co_await open_unused(*std::move(file), parts_.rng, journal_options(), head);
+        }
+        if (journal_) continue;
+      }
       USBD_CO_TRY_VOID(co_await put_aside(name));
       continue;
     }
@@ -244,7 +272,9 @@ Task<Result<void>> Volume::choose_journal(const Head& head) {
                     "published",
                     options_.name, journal::to_hex(head.journal)));
   }
-  co_return co_await make_journal(head.epoch + 1);
+  if (!journal_) co_return co_await make_journal(head.epoch + 1);
+  journal_id_ = journal_->superblock().journal;
+  co_return Result<void>();
 }
 
 Task<Result<void>> Volume::make_journal(uint64_t epoch) {

@@ -215,8 +215,8 @@ class VolumeHistory {
     options.keeps_cache = keeps_cache_;
     options.takeover = takeover_;
     options.space = draw_space_rules(rng_);
-    // Two of three have a map that goes to the disk whenever it changes.
-    if (options_.seed % 3 != 0) options.map_bytes = 1;
+    // One of four has a map that goes to the disk whenever it changes.
+    if (options_.seed % 4 == 0) options.map_bytes = 1;
     options.broken_rule = options_.broken_rule;
     options.broken_journal_rule = options_.broken_journal_rule;
     return options;

@@ -583,6 +583,7 @@ TEST_F(PagedCheckpointTest, HasTheMapOfItsMomentAndIsReadWithinTheBudget) {
   const auto opened = loop_.run(read(place, done->root, *map_, table, *pager_));
   ASSERT_TRUE(opened);
   ASSERT_TRUE(*opened) << opened->error().message();
+  make_room();
   EXPECT_FALSE(pager_->usage().over_budget);
   EXPECT_GT(pager_->usage().leaves_away, kLeaves / 2);
   model_ = moment;

@@ -82,6 +82,8 @@ inline constexpr uint64_t kFolderEntriesMax = 10'000;
 /// Payload that waits in memory for its place in the ring, and records being written at once.
 inline constexpr uint64_t kJournalStagedBytesMax = 64U << 20;
 inline constexpr unsigned kJournalWritesMax = 8;
+/// Buffers of records that are free and go to the next ones.
+inline constexpr uint64_t kJournalFreeBuffersMax = 16U << 20;
 /// How long after a sync the journal is idle before it notes on disk that the sync was done.
 inline constexpr auto kJournalMarkAfter = 10ms;
 /// The part of the ring that is freed at once.
@@ -256,8 +258,12 @@ inline constexpr auto kUploadRetry = 1s;
 inline constexpr uint32_t kChangeBlocksMax = 64;
 /// Directories fetched at once while a volume is opened.
 inline constexpr unsigned kFetchesMax = 32;
-/// Reads of the journal at once while a batch is sealed.
+/// Reads of the journal at once while a batch is sealed; data and changes of one step of that.
 inline constexpr unsigned kSealReadsMax = 16;
+inline constexpr uint64_t kSealStepBytes = 1U << 20;
+inline constexpr size_t kSealStepChanges = 1024;
+/// Memory of what is not stored yet: one object more than are uploaded at once, but at most this.
+inline constexpr uint64_t kUnstoredBytesMax = 512U << 20;
 
 // Reading from objects, and the cache of blocks on the local disk.
 /// What is on its way from the store: memory of what is fetched and decoded, and calls.

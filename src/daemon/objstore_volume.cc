@@ -147,6 +147,8 @@ Result<objstore::VolumeOptions> volume_options(const VolumeSettings& settings,
   options.dirty_age_max = asked.dirty_age_max;
   options.journal_bytes = journal_bytes(asked.journal_bytes, head ? head->size : options.size);
   options.uploads_max = asked.uploads_max > 0 ? asked.uploads_max : limits::kUploadsDefault;
+  options.memory_bytes = std::min(limits::kUnstoredBytesMax,
+                                  (options.uploads_max + uint64_t{1}) * options.object_bytes);
   options.timeout = asked.timeout;
   options.takeover = asked.takeover;
   options.read_only = settings.read_only;

@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/aligned_buffer.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "journal/nonce.h"
@@ -99,7 +100,8 @@ Journal::Journal(std::unique_ptr<BlockFile> file, Rng& rng, Options options, Sup
       rng_(rng),
       options_(std::move(options)),
       home_(Loop::current()),
-      superblock_(superblock) {
+      superblock_(superblock),
+      kept_bytes_max_(options_.kept_bytes_max) {
   USBD_ASSERT(options_.payload_blocks_max > 0);
   USBD_ASSERT(options_.payload_blocks_max <= kPayloadBlocksMax);
 }
@@ -124,11 +126,12 @@ Task<Result<void>> Journal::begin(uint64_t epoch, uint64_t next_number) {
   next.session_jseq = next_jseq_;
   next.session_previous_crc = previous_crc_;
   USBD_CO_TRY_VOID(co_await write_superblock(next));
+  Dropped dropped;
   const MutexLock lock(mutex_);
   durable_jseq_ = written_jseq_ = next_jseq_ - 1;
   next_number_ = next_number;
   begun_ = true;
-  free_released();
+  free_released(dropped);
   wake();
   co_return Result<void>();
 }
@@ -148,11 +151,21 @@ bool Journal::has_room(uint32_t payload_blocks) {
   return room;
 }
 
-void Journal::begin_record() {
+void Journal::begin_record(uint32_t payload_blocks) {
   open_ = std::make_shared<Record>();
   open_->ordinal = ++last_ordinal_;
-  open_->plain = std::make_shared<AlignedBuffer>(record_bytes_max());
+  open_->plain = memory_.take(std::max(payload_blocks, payload_expected_));
   staged_ring_bytes_ += kHeaderBlocksMax * kBlock;
+}
+
+void Journal::make_room_for(uint32_t blocks) {
+  const uint32_t all = open_->payload_blocks + blocks;
+  if ((kHeaderBlocksMax + all) * kBlock <= open_->plain->size()) return;
+  std::shared_ptr<RecordBuffer> larger = memory_.take(all);
+  constexpr size_t kStart = kHeaderBlocksMax * kBlock;
+  std::memcpy(larger->bytes().data() + kStart, open_->plain->bytes().data() + kStart,
+              open_->payload_blocks * kBlock);
+  open_->plain = std::move(larger);  // who reads the old one has it
 }
 
 Place Journal::append(const Entry& entry, Bytes payload) {
@@ -165,9 +178,11 @@ Place Journal::append(const Entry& entry, Bytes payload) {
   ++next_number_;
   if (open_ && (open_->entries.size() == kEntriesMax ||
                 open_->payload_blocks + blocks > options_.payload_blocks_max)) {
+    payload_expected_ = open_->payload_blocks;
     staged_.push_back(std::move(open_));
   }
-  if (!open_) begin_record();
+  if (!open_) begin_record(blocks);
+  make_room_for(blocks);
   Place place{.record = open_, .block = open_->payload_blocks};
   const size_t at = (kHeaderBlocksMax + open_->payload_blocks) * kBlock;
   if (!payload.empty()) {
@@ -204,18 +219,23 @@ Journal::Held Journal::hold(const Place& place) {
 
 Journal::Held::~Held() {
   if (journal_ == nullptr || plain_) return;
+  Dropped dropped;
   const MutexLock lock(journal_->mutex_);
   if (--place_.record->readers > 0) return;
-  journal_->free_released();
+  journal_->free_released(dropped);
   journal_->wake();
+}
+
+Bytes Journal::Held::in_memory(size_t size) const {
+  if (!plain_) return {};
+  return plain_->bytes().subspan((kHeaderBlocksMax + place_.block) * kBlock, size);
 }
 
 Task<Result<void>> Journal::read(const Held& held, MutableBytes out) {
   const Record& record = *held.place_.record;
   const uint32_t first = held.place_.block;
   if (held.plain_) {
-    const size_t at = (kHeaderBlocksMax + first) * kBlock;
-    std::memcpy(out.data(), held.plain_->bytes().data() + at, out.size());
+    std::memcpy(out.data(), held.in_memory(out.size()).data(), out.size());
     co_return Result<void>();
   }
   uint64_t offset = 0;
@@ -239,10 +259,36 @@ Task<Result<void>> Journal::sync() {
 }
 
 void Journal::release(uint64_t number) {
+  Dropped dropped;
   const MutexLock lock(mutex_);
   released_number_ = std::max(released_number_, number);
-  free_released();
+  free_released(dropped);
   wake();
+}
+
+void Journal::keep_at_most(uint64_t bytes) {
+  Dropped dropped;
+  const MutexLock lock(mutex_);
+  kept_bytes_max_ = bytes;
+  for (auto record = live_.rbegin(); record != live_.rend() && kept_bytes_ > bytes; ++record) {
+    if ((*record)->kept) forget_plain(**record, dropped);
+  }
+}
+
+void Journal::unkeep(uint64_t first, uint64_t last) {
+  Dropped dropped;
+  const MutexLock lock(mutex_);
+  unkept_number_ = std::max(unkept_number_, last);
+  const auto number = [](const std::shared_ptr<Record>& record) { return record->last_number; };
+  for (auto record = std::ranges::lower_bound(live_, first, {}, number);
+       record != live_.end() && (*record)->last_number <= last; ++record) {
+    if ((*record)->kept) forget_plain(**record, dropped);
+  }
+}
+
+uint64_t Journal::bytes_kept() {
+  const MutexLock lock(mutex_);
+  return kept_bytes_;
 }
 
 std::optional<Error> Journal::failure() {
@@ -268,8 +314,9 @@ Task<Result<void>> Journal::close() {
   if (begun_ && result) {
     Superblock last = superblock_;
     {
+      Dropped dropped;
       const MutexLock lock(mutex_);
-      free_released();
+      free_released(dropped);
       last.tail = freed_ % superblock_.ring_bytes;
       last.tail_jseq = freed_jseq_;
       last.released_number = released_number_;

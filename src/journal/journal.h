@@ -64,6 +64,8 @@ struct Options {
   uint32_t payload_blocks_max = kPayloadBlocksMax;
   /// Payload in memory that is not in the ring yet. Units: bytes.
   uint64_t staged_bytes_max = limits::kJournalStagedBytesMax;
+  /// Memory of what is in the ring already; see keep_at_most(). Units: bytes.
+  uint64_t kept_bytes_max = 0;
   std::optional<Rule> broken_rule;
 };
 
@@ -97,15 +99,19 @@ class Journal {
     }
     ~Held();
 
+    /// The payload from the place on; empty: it is only in the ring, and read() gets it.
+    /// Range: `size` as of read(). Lifetime: of the Held.
+    [[nodiscard]] Bytes in_memory(size_t size) const;
+
    private:
     friend class Journal;
-    Held(Journal& journal, Place place, std::shared_ptr<AlignedBuffer> plain)
+    Held(Journal& journal, Place place, std::shared_ptr<RecordBuffer> plain)
         : journal_(&journal), place_(std::move(place)), plain_(std::move(plain)) {}
 
     Journal* journal_;
     Place place_;
     /// Null: it is in the ring.
-    std::shared_ptr<AlignedBuffer> plain_;
+    std::shared_ptr<RecordBuffer> plain_;
   };
   using Visitor = std::function<void(const Entry& entry, const Place& place)>;
 
@@ -163,6 +169,18 @@ class Journal {
   /// Says that entries up to `number` are safe elsewhere.
   void release(uint64_t number);
 
+  /// Sets how much memory may hold payload that is in the ring and not released, so that read()
+  /// need not fetch it. What comes when that is full is not kept; if less is allowed than there is,
+  /// the youngest goes. Besides there is what waits to be written, and what is held.
+  /// Units: bytes, of whole buffers.
+  void keep_at_most(uint64_t bytes);
+
+  /// Says that entries of these numbers will hardly be read again: they need not be kept.
+  void unkeep(uint64_t first, uint64_t last);
+
+  /// Units: bytes, as of keep_at_most().
+  [[nodiscard]] uint64_t bytes_kept();
+
   /// Called on the journal's loop when room has grown, and when the journal has failed.
   void on_change(std::function<void()> function) { changed_ = std::move(function); }
 
@@ -179,6 +197,8 @@ class Journal {
   struct SyncWaiter;
   struct SyncTurn;
   class Window;
+  /// Buffers to be given back without the lock: it costs time.
+  using Dropped = std::vector<std::shared_ptr<RecordBuffer>>;
   /// A superblock, and how far its tail is counted from the first lap.
   struct Freeing {
     Superblock superblock;
@@ -212,17 +232,20 @@ class Journal {
   void place_in_ring(const std::shared_ptr<Record>& record);
   void send_without_entries(RecordKind kind);
   void send(const std::shared_ptr<Record>& record, RecordKind kind);
-  /// The record as it goes to the disk, in `memory` or in the record's own.
-  MutableBytes encode_record(Record& record, RecordKind kind, AlignedBuffer& memory);
-  Task<void> write_record(std::shared_ptr<Record> record, AlignedBuffer memory, Bytes bytes);
+  /// The record as it goes to the disk, in `memory`; that may be the record's own.
+  MutableBytes encode_record(Record& record, RecordKind kind, const RecordBuffer& memory);
+  Task<void> write_record(std::shared_ptr<Record> record, std::shared_ptr<RecordBuffer> memory,
+                          Bytes bytes);
   void record_written(Record& record);
+  void keep_or_forget(Record& record, Dropped& dropped) USBD_REQUIRES(mutex_);
   void start_syncs();
   Task<void> run_syncs();
   Task<Result<void>> sync_once(std::optional<Freeing> freeing);
   bool sync_is_due();
-  void free_released() USBD_REQUIRES(mutex_);
-  void forget_plain(Record& record) USBD_REQUIRES(mutex_);
-  void forget_staged(Record& record) USBD_REQUIRES(mutex_);
+  void free_released(Dropped& dropped) USBD_REQUIRES(mutex_);
+  void forget_plain(Record& record, Dropped& dropped) USBD_REQUIRES(mutex_);
+  void forget_staged(Record& record, Dropped& dropped) USBD_REQUIRES(mutex_);
+  void trim_if_idle();
   /// What the superblock should say by now; empty: it need not be written.
   std::optional<Freeing> due_freeing();
   Task<Result<void>> write_superblock_block(Superblock next);
@@ -232,7 +255,9 @@ class Journal {
   void fail(const Error& error);
   static void answer(SyncWaiter* waiters, const std::optional<Error>& error);
   SyncWaiter* take_waiters(uint64_t ordinal) USBD_REQUIRES(mutex_);
-  void begin_record() USBD_REQUIRES(mutex_);
+  void begin_record(uint32_t payload_blocks) USBD_REQUIRES(mutex_);
+  /// Makes the open record's buffer larger if need be.
+  void make_room_for(uint32_t blocks) USBD_REQUIRES(mutex_);
   Result<void> open_block(const Record& record, uint32_t block, MutableBytes bytes) const;
   [[nodiscard]] bool keeps(Rule rule) const { return options_.broken_rule != rule; }
   /// Of the ring, by what is in it. After a failure nothing goes there any more: only what waits in
@@ -250,6 +275,7 @@ class Journal {
   Loop& home_;
   Scope scope_;
   PumpWork pump_work_{*this};
+  RecordMemory memory_{limits::kJournalFreeBuffersMax};
   std::function<void()> changed_ = [] {};
 
   // The loop's own:
@@ -301,6 +327,13 @@ class Journal {
   std::deque<std::shared_ptr<Record>> live_ USBD_GUARDED_BY(mutex_);
   std::deque<std::shared_ptr<Record>> unwritten_ USBD_GUARDED_BY(mutex_);
   uint64_t staged_bytes_ USBD_GUARDED_BY(mutex_) = 0;
+  /// Of buffers that are kept, and the most that they may be.
+  uint64_t kept_bytes_ USBD_GUARDED_BY(mutex_) = 0;
+  uint64_t kept_bytes_max_ USBD_GUARDED_BY(mutex_) = 0;
+  /// Nothing up to this number is worth keeping.
+  uint64_t unkept_number_ USBD_GUARDED_BY(mutex_) = 0;
+  /// What the last record took: the next will probably take as much.
+  uint32_t payload_expected_ USBD_GUARDED_BY(mutex_) = 1;
   /// The most that the records not yet in the ring will take there.
   uint64_t staged_ring_bytes_ USBD_GUARDED_BY(mutex_) = 0;
   uint64_t last_ordinal_ USBD_GUARDED_BY(mutex_) = 0;

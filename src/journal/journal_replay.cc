@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 
+#include "base/aligned_buffer.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "journal/journal.h"
@@ -80,7 +81,6 @@ bool Journal::fits_sessions(const Header& header) const {
 
 void Journal::take_replayed(const Header& header, const Visitor& visitor, Replayed& found) {
   auto record = std::make_shared<Record>();
-  record->entries = header.entries;
   record->payload_blocks = static_cast<uint32_t>(header.seals.size());
   record->jseq = header.jseq;
   record->session = header.session;

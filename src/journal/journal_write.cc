@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/aligned_buffer.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -47,6 +48,16 @@ void Journal::pump() {
   if (room) changed_();
   send_records();
   start_syncs();
+  trim_if_idle();
+}
+
+void Journal::trim_if_idle() {
+  if (in_flight_ > 0) return;
+  {
+    const MutexLock lock(mutex_);
+    if (open_ || !live_.empty()) return;
+  }
+  memory_.trim();
 }
 
 bool Journal::send_open() const {
@@ -61,7 +72,11 @@ bool Journal::send_open() const {
 std::shared_ptr<Record> Journal::next_to_send() {
   const MutexLock lock(mutex_);
   if (failed_ || in_flight_ >= limits::kJournalWritesMax) return nullptr;
-  if (staged_.empty()) return send_open() ? std::move(open_) : nullptr;
+  if (staged_.empty()) {
+    if (!send_open()) return nullptr;
+    payload_expected_ = open_->payload_blocks;
+    return std::move(open_);
+  }
   std::shared_ptr<Record> record = std::move(staged_.front());
   staged_.pop_front();
   return record;
@@ -116,19 +131,20 @@ void Journal::send(const std::shared_ptr<Record>& record, RecordKind kind) {
     record->bytes = superblock_.ring_bytes - head_ % superblock_.ring_bytes;
   }
   place_in_ring(record);
-  AlignedBuffer memory;
-  if (record->sealer || !record->plain) memory = AlignedBuffer(written);
-  const Bytes bytes = encode_record(*record, kind, memory);
+  const bool in_place = record->plain && !record->sealer;
+  std::shared_ptr<RecordBuffer> memory =
+      in_place ? record->plain : memory_.take(record->payload_blocks);
+  const Bytes bytes = encode_record(*record, kind, *memory);
+  USBD_ASSERT(bytes.size() == written);
   last_is_mark_ = kind == RecordKind::kMark;
   ++in_flight_;
   scope_.spawn(write_record(record, std::move(memory), bytes));
 }
 
-MutableBytes Journal::encode_record(Record& record, RecordKind kind, AlignedBuffer& memory) {
+MutableBytes Journal::encode_record(Record& record, RecordKind kind, const RecordBuffer& memory) {
   const size_t start = (kHeaderBlocksMax - record.header_blocks) * kBlock;
   const size_t bytes = (record.header_blocks + record.payload_blocks) * kBlock;
-  MutableBytes out =
-      memory.size() > 0 ? memory.bytes() : record.plain->bytes().subspan(start, bytes);
+  const MutableBytes out = memory.bytes().subspan(start, bytes);
   const size_t header_bytes = record.header_blocks * kBlock;
   Header header{.kind = kind,
                 .sealed = record.sealer != nullptr,
@@ -139,10 +155,11 @@ MutableBytes Journal::encode_record(Record& record, RecordKind kind, AlignedBuff
                 .durable_jseq = durable_jseq_,
                 .previous_crc = previous_crc_,
                 .header_blocks = record.header_blocks,
-                .entries = record.entries,
+                .entries = std::exchange(record.entries, {}),
                 .seals = {},
                 .tag = {},
                 .crc = 0};
+  header.seals.reserve(record.payload_blocks);
   for (uint32_t i = 0; i < record.payload_blocks; ++i) {
     const MutableBytes block = out.subspan(header_bytes + i * kBlock, kBlock);
     Seal seal;
@@ -162,13 +179,11 @@ MutableBytes Journal::encode_record(Record& record, RecordKind kind, AlignedBuff
   return out;
 }
 
-Task<void> Journal::write_record(std::shared_ptr<Record> record, AlignedBuffer memory,
-                                 Bytes bytes) {
-  // Whatever becomes of the record meanwhile, the memory stays.
-  const AlignedBuffer kept = std::move(memory);
-  const std::shared_ptr<AlignedBuffer> plain = record->plain;
+Task<void> Journal::write_record(std::shared_ptr<Record> record,
+                                 std::shared_ptr<RecordBuffer> memory, Bytes bytes) {
   const uint64_t offset = kRingStart + record->position % superblock_.ring_bytes;
   const Result<void> result = co_await file_->write(offset, bytes, WriteFlags{});
+  memory = nullptr;  // until here, whatever became of the record
   --in_flight_;
   if (result || !keeps(Rule::kRemembersFailure)) {
     record_written(*record);
@@ -180,27 +195,41 @@ Task<void> Journal::write_record(std::shared_ptr<Record> record, AlignedBuffer m
 void Journal::record_written(Record& record) {
   bool room = false;
   {
+    Dropped dropped;
     const MutexLock lock(mutex_);
     record.written = true;
-    forget_plain(record);
+    keep_or_forget(record, dropped);
     while (!unwritten_.empty() && unwritten_.front()->written) {
       written_ordinal_ = unwritten_.front()->ordinal;
       written_jseq_ = unwritten_.front()->jseq;
       unwritten_.pop_front();
     }
-    free_released();
+    free_released(dropped);
     wake();
     room = std::exchange(room_wanted_, false);
   }
   if (room) changed_();
 }
 
-void Journal::free_released() {
+void Journal::keep_or_forget(Record& record, Dropped& dropped) {
+  if (!record.plain) return;
+  const uint64_t size = record.plain->size();
+  const bool useful = record.payload_blocks > 0 && record.last_number > unkept_number_;
+  if (!useful || kept_bytes_ + size > kept_bytes_max_) {
+    forget_plain(record, dropped);
+    return;
+  }
+  record.kept = true;
+  staged_bytes_ -= record.payload_blocks * kBlock;
+  kept_bytes_ += size;
+}
+
+void Journal::free_released(Dropped& dropped) {
   while (!live_.empty()) {
     Record& oldest = *live_.front();
     const bool done = oldest.written || failed_;
     if (!done || oldest.readers > 0 || oldest.last_number > released_number_) break;
-    forget_plain(oldest);
+    forget_plain(oldest, dropped);
     freed_ = oldest.position + oldest.bytes;
     freed_jseq_ = oldest.jseq + 1;
     live_.pop_front();
@@ -209,25 +238,29 @@ void Journal::free_released() {
   if (!failed_) return;
   // Nothing leads from memory to the ring any more.
   while (!staged_.empty() && staged_.front()->last_number <= released_number_) {
-    forget_staged(*staged_.front());
+    forget_staged(*staged_.front(), dropped);
     staged_.pop_front();
     room_grown_ = true;
   }
   if (open_ && open_->last_number <= released_number_) {
-    forget_staged(*open_);
+    forget_staged(*open_, dropped);
     open_ = nullptr;
     room_grown_ = true;
   }
 }
 
-void Journal::forget_plain(Record& record) {
+void Journal::forget_plain(Record& record, Dropped& dropped) {
   if (!record.plain) return;
-  record.plain = nullptr;
-  staged_bytes_ -= record.payload_blocks * kBlock;
+  if (std::exchange(record.kept, false)) {
+    kept_bytes_ -= record.plain->size();
+  } else {
+    staged_bytes_ -= record.payload_blocks * kBlock;
+  }
+  dropped.push_back(std::move(record.plain));
 }
 
-void Journal::forget_staged(Record& record) {
-  forget_plain(record);
+void Journal::forget_staged(Record& record, Dropped& dropped) {
+  forget_plain(record, dropped);
   staged_ring_bytes_ -= (kHeaderBlocksMax + record.payload_blocks) * kBlock;
 }
 
@@ -379,11 +412,12 @@ void Journal::fail(const Error& error) {
   SyncWaiter* waiting = nullptr;
   const Error lost(Errc::kIo, error.message() + "; flushes of this journal fail from now on");
   {
+    Dropped dropped;
     const MutexLock lock(mutex_);
     if (!failed_) log::error("{}", lost.context());
     if (keeps(Rule::kRemembersFailure)) failed_ = lost;
     waiting = take_waiters(UINT64_MAX);
-    free_released();
+    free_released(dropped);
   }
   answer(waiting, lost);
   changed_();

@@ -9,8 +9,8 @@
 #include <memory>
 #include <vector>
 
-#include "base/aligned_buffer.h"
 #include "journal/format.h"
+#include "journal/record_memory.h"
 #include "journal/sealer.h"
 
 namespace usbd::journal {
@@ -19,11 +19,14 @@ namespace usbd::journal {
 struct Record {
   /// Its place among all records with data of this opening; set when it is begun.
   uint64_t ordinal = 0;
+  /// Until they are in a header.
   std::vector<Entry> entries;
   uint32_t payload_blocks = 0;
-  /// The payload as the owner gave it, until the record is in the ring; the header's blocks stand
-  /// before it. Shared with those who are reading it.
-  std::shared_ptr<AlignedBuffer> plain;
+  /// The payload as the owner gave it, until the record is in the ring and not kept; the header's
+  /// blocks stand before it. Shared with those who are reading it.
+  std::shared_ptr<RecordBuffer> plain;
+  /// It is in the ring, and `plain` is kept beyond that.
+  bool kept = false;
 
   /// Of its last entry; of a record without entries: of the one before it.
   uint64_t last_number = 0;

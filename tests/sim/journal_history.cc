@@ -11,6 +11,7 @@
 
 #include <fmt/format.h>
 
+#include "base/aligned_buffer.h"
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "sim/toy_sealer.h"

@@ -6,6 +6,7 @@
 #include "sim/volume_history.h"
 
 #include <algorithm>
+#include <array>
 #include <deque>
 #include <iterator>
 #include <map>
@@ -211,6 +212,9 @@ class VolumeHistory {
     options.journal_bytes = 64 * journal::kBlock;
     options.journal_payload_max = kWriteBlocksMax;
     options.uploads_max = static_cast<unsigned>(rng_.between(1, 4));
+    // From nothing to all that there can be; not drawn, so that seeds mean what they did.
+    constexpr std::array<uint64_t, 4> kMemory = {0, 8 * kBlockBytes, 40 * kBlockBytes, 1U << 20};
+    options.memory_bytes = kMemory.at(mix64(options_.seed + life_) % kMemory.size());
     options.cache_bytes = rng_.one_in(8) ? 0 : rng_.between(1, kVolumeBlocks) * kBlockBytes;
     options.keeps_cache = keeps_cache_;
     options.takeover = takeover_;

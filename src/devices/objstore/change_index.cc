@@ -5,6 +5,7 @@
 #include "devices/objstore/change_index.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "base/assert.h"
@@ -17,15 +18,11 @@ Change without_front(Change change, uint64_t blocks) {
   return change;
 }
 
-void Batch::cut(BlockRange range) {
+Batch::Changes::iterator Batch::cut(BlockRange range) {
   auto at = changes_.upper_bound(range.first);
-  if (at != changes_.begin()) --at;
+  if (at != changes_.begin() && std::prev(at)->second.blocks.end() > range.first) --at;
   while (at != changes_.end() && at->second.blocks.first < range.end()) {
-    const Change old = at->second;
-    if (old.blocks.end() <= range.first) {
-      ++at;
-      continue;
-    }
+    Change old = std::move(at->second);
     at = changes_.erase(at);
     const bool data = old.kind == ExtentKind::kData;
     if (data) data_blocks_ -= old.blocks.count;
@@ -33,26 +30,28 @@ void Batch::cut(BlockRange range) {
       Change front = old;
       front.blocks.count = range.first - old.blocks.first;
       if (data) data_blocks_ += front.blocks.count;
-      changes_.emplace(front.blocks.first, std::move(front));
+      changes_.emplace_hint(at, front.blocks.first, std::move(front));
     }
     if (old.blocks.end() > range.end()) {
-      Change back = without_front(old, range.end() - old.blocks.first);
+      const uint64_t covered = range.end() - old.blocks.first;
+      Change back = without_front(std::move(old), covered);
       if (data) data_blocks_ += back.blocks.count;
-      at = changes_.emplace(back.blocks.first, std::move(back)).first;
+      at = changes_.emplace_hint(at, back.blocks.first, std::move(back));
     }
   }
+  return at;
 }
 
-void Batch::add(const Change& change) {
+void Batch::add(Change change) {
   USBD_ASSERT(change.number >= first_number_);
   USBD_ASSERT(change.number > last_number_);
   last_number_ = change.number;
-  cut(change.blocks);
+  const auto after = cut(change.blocks);
   if (change.kind == ExtentKind::kData) {
     data_blocks_ += change.blocks.count;
     journal_blocks_ += change.blocks.count;
   }
-  changes_.emplace(change.blocks.first, change);
+  changes_.emplace_hint(after, change.blocks.first, std::move(change));
 }
 
 std::vector<Change> Batch::find(BlockRange range) const {
@@ -73,6 +72,7 @@ std::vector<Change> Batch::find(BlockRange range) const {
 
 std::vector<Change> Batch::all() const {
   std::vector<Change> found;
+  found.reserve(changes_.size());
   for (const auto& [first, change] : changes_) found.push_back(change);
   return found;
 }

@@ -34,7 +34,7 @@ class Batch {
   Batch(uint64_t first_number, Nanos now) : first_number_(first_number), begun_(now) {}
 
   /// Takes a change. Range: numbers rise by one from first_number() on.
-  void add(const Change& change);
+  void add(Change change);
   /// The changes of `range`, cut to it, in order. What is not among them this batch does not touch.
   [[nodiscard]] std::vector<Change> find(BlockRange range) const;
   /// All of it, in order of blocks.
@@ -59,14 +59,18 @@ class Batch {
   std::shared_ptr<const Directory> directory;
 
  private:
-  void cut(BlockRange range);
+  /// By their first block.
+  using Changes = std::map<uint64_t, Change>;
+
+  /// Takes out what is of `range`; returns what comes after it.
+  Changes::iterator cut(BlockRange range);
 
   const uint64_t first_number_;
   uint64_t last_number_ = 0;
   const Nanos begun_;
   uint64_t data_blocks_ = 0;
   uint64_t journal_blocks_ = 0;
-  std::map<uint64_t, Change> changes_;
+  Changes changes_;
 };
 
 /// `change` without its first `blocks` blocks.

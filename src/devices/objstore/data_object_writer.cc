@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// A frame is a plain buffer until it is sealed, and a sealed one after that. Its place in the
-// object is known only when all frames before it are sealed, so it is not part of what is sealed.
+// What is behind a frame in the object is not known when it is sealed, so it is not part of what is
+// sealed; the header, which counts everything, is filled in at the end.
 
 #include "devices/objstore/data_object_writer.h"
 
@@ -21,23 +21,10 @@ void append(std::vector<std::byte>& to, Bytes bytes) {
   to.insert(to.end(), bytes.begin(), bytes.end());
 }
 
-/// `plain`, compressed if that gains enough, with room for a tag behind.
-std::vector<std::byte> packed_with_room(const codec::Codec& codec, Bytes plain, size_t tag_size,
-                                        codec::CodecKind& used) {
-  std::optional<std::vector<std::byte>> packed = codec::compress(codec, plain);
-  used = packed ? codec.kind : codec::CodecKind::kIdentity;
-  std::vector<std::byte> bytes;
-  bytes.reserve((packed ? packed->size() : plain.size()) + tag_size);
-  append(bytes, packed ? Bytes(*packed) : plain);
-  bytes.resize(bytes.size() + tag_size);
-  return bytes;
-}
-
 void seal_in_place(const crypto::Sealer& sealer, uint64_t index, Bytes binding,
-                   std::vector<std::byte>& bytes) {
-  const MutableBytes all(bytes);
-  const MutableBytes text = all.first(all.size() - sealer.tag_size());
-  sealer.seal(index, {binding}, text, text, all.last(sealer.tag_size()));
+                   MutableBytes with_tag) {
+  const MutableBytes text = with_tag.first(with_tag.size() - sealer.tag_size());
+  sealer.seal(index, {binding}, text, text, with_tag.last(sealer.tag_size()));
 }
 
 }  // namespace
@@ -57,9 +44,16 @@ DataObjectWriter::DataObjectWriter(const VolumeSeal& seal, const Facts& facts,
               .cipher = seal.cipher,
               .codec = facts.codec.kind},
       codec_(facts.codec),
-      sealer_(std::move(sealer)) {
+      sealer_(std::move(sealer)),
+      object_(sizeof(layout::Header)) {
   contents_.first_write = facts.first_write;
   contents_.last_write = facts.last_write;
+}
+
+void DataObjectWriter::expect(uint64_t extents, uint64_t data_blocks) {
+  USBD_ASSERT(contents_.extents.empty());
+  object_.reserve(stored_max(header_.id.kind, header_.cipher, extents, data_blocks));
+  contents_.extents.reserve(extents);
 }
 
 bool DataObjectWriter::has_room(uint64_t data_blocks) const {
@@ -90,13 +84,16 @@ Position DataObjectWriter::add(uint64_t block, Bytes data) {
   add_extent(block, data.size() / kBlockBytes, ExtentKind::kData);
   header_.data_blocks += data.size() / kBlockBytes;
   while (!data.empty()) {
-    if (frames_.empty() || frames_.back().plain.size() == kFrameBytes) {
-      frames_.emplace_back().plain.reserve(std::min<size_t>(kFrameBytes, data.size()));
+    const size_t size = std::min(data.size(), kFrameBytes - partial_.size());
+    if (size == kFrameBytes) {
+      seal_frame(data.first(size));
+    } else {
+      append(partial_, data.first(size));
     }
-    std::vector<std::byte>& frame = frames_.back().plain;
-    const size_t size = std::min(data.size(), kFrameBytes - frame.size());
-    append(frame, data.first(size));
     data = data.subspan(size);
+    if (partial_.size() < kFrameBytes) continue;
+    seal_frame(partial_);
+    partial_.clear();
   }
   return contents_.extents.back().position;
 }
@@ -106,7 +103,6 @@ void DataObjectWriter::add_extent(uint64_t block, uint64_t blocks, ExtentKind ki
   USBD_ASSERT(block < kBlockEnd);
   USBD_ASSERT(blocks <= kBlockEnd - block);
   USBD_ASSERT(has_room(0));
-  USBD_ASSERT(contents_.frames.empty());  // none is sealed yet
   const bool data = kind == ExtentKind::kData;
   contents_.extents.push_back(
       {.block = block,
@@ -115,60 +111,53 @@ void DataObjectWriter::add_extent(uint64_t block, uint64_t blocks, ExtentKind ki
        .position = {data ? static_cast<uint32_t>(header_.data_blocks) : 0}});
 }
 
-void DataObjectWriter::seal_frame(uint32_t index) {
-  Frame& frame = frames_.at(index);
-  USBD_ASSERT(!frame.plain.empty());  // not sealed before
-  frame.info.logical = static_cast<uint32_t>(frame.plain.size());
-  frame.sealed = packed_with_room(codec_, frame.plain, sealer_->tag_size(), frame.info.codec);
-  frame.info.stored = static_cast<uint32_t>(frame.sealed.size());
-  std::vector<std::byte>().swap(frame.plain);
-  const layout::FrameBinding binding = layout::bind(header_.volume, header_.id, index, frame.info);
-  seal_in_place(*sealer_, index, wire_bytes(binding), frame.sealed);
-  frame.info.crc = crc32c(frame.sealed);
+MutableBytes DataObjectWriter::pack(Bytes plain, codec::CodecKind& used) {
+  const size_t start = object_.size();
+  const std::optional<std::vector<std::byte>> packed = codec::compress(codec_, plain);
+  used = packed ? codec_.kind : codec::CodecKind::kIdentity;
+  append(object_, packed ? Bytes(*packed) : plain);
+  object_.resize(object_.size() + sealer_->tag_size());
+  return MutableBytes(object_).subspan(start);
+}
+
+void DataObjectWriter::seal_frame(Bytes plain) {
+  const auto index = static_cast<uint32_t>(contents_.frames.size());
+  FrameInfo info{.offset = object_.size()};
+  const MutableBytes sealed = pack(plain, info.codec);
+  info.logical = static_cast<uint32_t>(plain.size());
+  info.stored = static_cast<uint32_t>(sealed.size());
+  const layout::FrameBinding binding = layout::bind(header_.volume, header_.id, index, info);
+  seal_in_place(*sealer_, index, wire_bytes(binding), sealed);
+  info.crc = crc32c(sealed);
+  contents_.frames.push_back(info);
 }
 
 std::vector<std::byte> DataObjectWriter::finish() {
-  uint64_t offset = sizeof(layout::Header);
-  for (uint32_t i = 0; i < frames(); ++i) {
-    if (frames_[i].sealed.empty()) seal_frame(i);
-    frames_[i].info.offset = offset;
-    offset += frames_[i].info.stored;
-    contents_.frames.push_back(frames_[i].info);
-  }
-  header_.frames = frames();
+  if (!partial_.empty()) seal_frame(partial_);
+  header_.frames = static_cast<uint32_t>(contents_.frames.size());
   header_.extents = extents();
   layout::Footer footer{};
   footer.facts.header = layout::encode(header_);
-  footer.facts.directory_offset = offset;
-  const std::vector<std::byte> directory = sealed_directory(footer);
-
-  std::vector<std::byte> object;
-  object.reserve(footer.facts.object_bytes);
-  append(object, wire_bytes(footer.facts.header));
-  for (Frame& frame : frames_) {
-    append(object, frame.sealed);
-    std::vector<std::byte>().swap(frame.sealed);
-  }
-  append(object, directory);
-  append(object, wire_bytes(footer));
-  USBD_ASSERT(object.size() == footer.facts.object_bytes);
-  return object;
+  footer.facts.directory_offset = object_.size();
+  add_directory(footer);
+  append(object_, wire_bytes(footer));
+  std::ranges::copy(wire_bytes(footer.facts.header), object_.begin());
+  USBD_ASSERT(object_.size() == footer.facts.object_bytes);
+  return std::move(object_);
 }
 
-std::vector<std::byte> DataObjectWriter::sealed_directory(layout::Footer& footer) const {
+void DataObjectWriter::add_directory(layout::Footer& footer) {
   const std::vector<std::byte> plain = layout::encode(contents_);
   codec::CodecKind used{};
-  std::vector<std::byte> sealed = packed_with_room(codec_, plain, sealer_->tag_size(), used);
+  const MutableBytes sealed = pack(plain, used);
   footer.facts.directory_plain = static_cast<uint32_t>(plain.size());
   footer.facts.directory_stored = static_cast<uint32_t>(sealed.size());
   footer.facts.directory_codec = static_cast<uint8_t>(used);
-  footer.facts.object_bytes =
-      footer.facts.directory_offset + sealed.size() + sizeof(layout::Footer);
+  footer.facts.object_bytes = object_.size() + sizeof(layout::Footer);
   seal_in_place(*sealer_, layout::kDirectoryIndex, wire_bytes(footer.facts), sealed);
   footer.directory_crc = crc32c(sealed);
   footer.magic = layout::kFooterMagic;
   footer.crc = crc32c(wire_bytes(footer).first(offsetof(layout::Footer, crc)));
-  return sealed;
 }
 
 uint64_t DataObjectWriter::stored_max(ObjectKind kind, crypto::CipherMode cipher, uint64_t extents,

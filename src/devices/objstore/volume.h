@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 //
 // Volume: the engine of the objstore device. A write gets a number, goes into the batch that is
-// open and into the journal, and is acknowledged. A batch that is closed is read back from the
-// journal, sealed, and put into the store as one data object; when all batches up to one are
-// stored, the head is moved on to them, their places go into the map, and the journal forgets them.
+// open and into the journal, and is acknowledged. A batch that is closed is sealed, from memory or
+// read back from the journal, and put into the store as one data object; when all batches up to one
+// are stored, the head is moved on to them, their places go into the map, and the journal forgets
+// them.
 //
 // The order of these steps is the promise (docs/formats/README.md):
 // - local flush: the journal is synced. Remote flush: the head names the object.
@@ -120,6 +121,9 @@ struct VolumeOptions {
   Nanos dirty_age_max{300'000'000'000};
   uint64_t journal_bytes = 64U << 20;
   unsigned uploads_max = 4;
+  /// Memory of what is not stored yet: payload that the journal has too, and sealed objects on
+  /// their way. One object is let through whatever it takes. Units: bytes.
+  uint64_t memory_bytes = 0;
   /// How long a remote flush, and a read, waits for the store; zero: for ever.
   Nanos timeout{0};
   bool takeover = false;
@@ -147,7 +151,7 @@ struct VolumeParts {
   Bytes key = {};
   /// How a session of the journal is sealed; empty: not.
   journal::SealerSource journal_sealer = {};
-  /// Where what is read is opened; null: on the volume's loop.
+  /// Where what is read is opened and what is written is sealed; null: on the volume's loop.
   WorkerPool* workers = nullptr;
 };
 
@@ -271,6 +275,7 @@ class Volume {
   struct CleanJob;
   struct LiveRun;
   struct SnapshotOrder;
+  struct SealStep;
   struct Waiter;
   /// Has `count` count who takes log objects in.
   struct TakingIn {
@@ -325,7 +330,7 @@ class Volume {
   std::optional<Result<uint64_t>> try_change(BlockRange blocks, ExtentKind kind, Bytes data)
       USBD_REQUIRES(mutex_);
   [[nodiscard]] bool may_number(uint32_t payload_blocks) USBD_REQUIRES(mutex_);
-  void add_change(const Change& change) USBD_REQUIRES(mutex_);
+  void add_change(Change change) USBD_REQUIRES(mutex_);
   void close_batch() USBD_REQUIRES(mutex_);
   void wake_writers();
 
@@ -339,10 +344,28 @@ class Volume {
   void close_batch_if_due() USBD_REQUIRES(mutex_);
   void start_uploads();
   Task<void> upload(std::shared_ptr<Batch> batch);
-  Task<Result<std::vector<std::byte>>> seal_batch(const Batch& batch, const ObjectId& id);
-  Task<void> read_change(Change change, journal::Journal::Held held, MutableBytes out,
-                         std::optional<Error>& failed);
+  /// Lets the journal keep what the objects on their way leave of the memory.
+  void share_memory();
   void finish_upload(Batch& batch, const ObjectId& id, Bytes bytes);
+
+  // volume_seal.cc
+  Task<Result<std::vector<std::byte>>> seal_batch(const Batch& batch, const ObjectId& id);
+  /// Takes along what it can of `changes`, and takes that away from them.
+  Task<Result<void>> load_step(std::span<const Change>& changes, SealStep& step);
+  Task<void> read_part(journal::Journal::Held& held, uint64_t number, MutableBytes out,
+                       std::optional<Error>& failed);
+  /// Calls `function`, which takes a while, on a worker; without workers here, and lets others have
+  /// their turn after it.
+  template <typename F>
+  Task<void> aside(F& function) {
+    if (parts_.workers != nullptr) {
+      co_await parts_.workers->run(function);
+    } else {
+      function();
+      co_await home_.schedule();
+    }
+  }
+
   /// How many batches, from the oldest on, can be published together.
   [[nodiscard]] size_t publishable() USBD_REQUIRES(mutex_);
   [[nodiscard]] bool publish_is_due() USBD_REQUIRES(mutex_);
@@ -474,6 +497,11 @@ class Volume {
   Scope scope_;
   std::stop_source stop_;
   unsigned uploads_ = 0;
+  /// Those of them that are not sealed yet.
+  unsigned sealing_ = 0;
+  /// Of objects on their way: what they are expected to take, and once they are sealed, what they
+  /// do.
+  uint64_t sealed_bytes_ = 0;
   bool publishing_ = false;
   bool contacting_ = false;
   /// close() makes the last change of the head.

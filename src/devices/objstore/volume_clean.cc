@@ -114,17 +114,28 @@ Task<Result<std::vector<std::byte>>> Volume::seal_moved(CleanJob& job) {
   DataObjectWriter::Facts facts{.id = job.id, .codec = options_.codec};
   parts_.rng.fill(facts.salt);
   USBD_CO_TRY(DataObjectWriter writer, DataObjectWriter::create(seal(), facts));
-  for (const LiveRun& run : job.runs) {
-    const Bytes bytes = Bytes(job.data).subspan(run.at, run.blocks.count * kBlockBytes);
-    const Source source{.object = run.id, .position = run.position};
-    static_cast<void>(writer.add_moved(run.blocks.first, bytes, source));  // the directory says
+  writer.expect(job.runs.size(), job.data.size() / kBlockBytes);
+  for (size_t next = 0; next < job.runs.size();) {
+    const auto add_some = [&writer, &job, &next] {
+      for (uint64_t added = 0; added < limits::kSealStepBytes && next < job.runs.size(); ++next) {
+        const LiveRun& run = job.runs[next];
+        const Bytes bytes = Bytes(job.data).subspan(run.at, run.blocks.count * kBlockBytes);
+        const Source source{.object = run.id, .position = run.position};
+        static_cast<void>(writer.add_moved(run.blocks.first, bytes, source));  // directory says
+        added += bytes.size();
+      }
+      return true;
+    };
+    co_await aside(add_some);
   }
   std::vector<std::byte>().swap(job.data);
-  for (uint32_t frame = 0; frame < writer.frames(); ++frame) {
-    writer.seal_frame(frame);
-    co_await home_.schedule();  // others have their turn
-  }
-  co_return writer.finish();
+  std::vector<std::byte> object;
+  const auto finish = [&writer, &object] {
+    object = writer.finish();
+    return true;
+  };
+  co_await aside(finish);
+  co_return object;
 }
 
 Task<Result<void>> Volume::store_moved(const CleanJob& job, Bytes bytes) {

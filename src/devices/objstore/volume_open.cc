@@ -184,6 +184,7 @@ journal::Options Volume::journal_options() const {
   journal::Options options;
   options.sealer = parts_.journal_sealer;
   options.payload_blocks_max = options_.journal_payload_max;
+  options.kept_bytes_max = options_.memory_bytes;
   options.broken_rule = options_.broken_journal_rule;
   return options;
 }

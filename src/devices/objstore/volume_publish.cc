@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// From closed batches to the head: sealing, uploading, publishing. All of it on the volume's own
-// loop. One task looks after what is due; uploads run beside it, several at once; one publication
-// at a time, each taking along all that has been stored since the one before.
+// From closed batches to the head: uploading and publishing, on the volume's own loop. One task
+// looks after what is due; uploads run beside it, several at once; one publication at a time, each
+// taking along all that has been stored since the one before.
 
 #include <algorithm>
 #include <utility>
 
 #include <fmt/format.h>
 
-#include "base/aligned_buffer.h"
 #include "base/assert.h"
 #include "base/log.h"
-#include "devices/objstore/data_object_writer.h"
+#include "devices/objstore/data_object_reader.h"
 #include "devices/objstore/names.h"
 #include "devices/objstore/volume.h"
 #include "devices/objstore/waiter.h"
@@ -60,8 +59,12 @@ void Volume::close_batch_if_due() {
   const Nanos age = home_.now() - last.begun();
   const bool old = (options_.flush_every > Nanos(0) && age >= options_.flush_every) ||
                    age >= options_.dirty_age_max / 2;
-  const bool wanted = wanted_number_ >= last.first_number() || writers_ != nullptr || closing_;
-  if (old || wanted || journal_is_half_full()) batches_.back()->state = Batch::State::kClosed;
+  const bool wanted = wanted_number_ >= last.first_number() || closing_;
+  // What is on its way makes room; small objects on top of it would only hold that up.
+  const uint64_t bytes = last.journal_blocks() * kBlockBytes;
+  const bool worth = batches_.size() == 1 || bytes * 4 >= journal_->superblock().ring_bytes;
+  const bool pressed = worth && (writers_ != nullptr || journal_is_half_full());
+  if (old || wanted || pressed) batches_.back()->state = Batch::State::kClosed;
 }
 
 Task<void> Volume::background() {
@@ -119,7 +122,9 @@ Task<void> Volume::make_contact() {
 // --------------------------------------------------------------------------------------
 
 void Volume::start_uploads() {
-  while (uploads_ < options_.uploads_max && !stop_.stop_requested()) {
+  // What is being sealed is in memory twice, and one after the other is as fast.
+  const unsigned sealing_max = std::max(options_.uploads_max / 2, 1U);
+  while (uploads_ < options_.uploads_max && sealing_ < sealing_max && !stop_.stop_requested()) {
     std::shared_ptr<Batch> batch;
     {
       const MutexLock lock(mutex_);
@@ -127,57 +132,22 @@ void Volume::start_uploads() {
       const auto next = std::ranges::find(batches_, Batch::State::kClosed, &Batch::state);
       if (next == batches_.end()) return;
       batch = *next;
+      const uint64_t expected = batch->data_blocks() * kBlockBytes;
+      const bool fits = sealed_bytes_ + expected <= options_.memory_bytes;
+      if (uploads_ > 0 && options_.memory_bytes > 0 && !fits) return;
+      sealed_bytes_ += expected;
       batch->state = Batch::State::kSealing;
       batch->seq = next_seq_++;
     }
     ++uploads_;
+    ++sealing_;
+    share_memory();
     scope_.spawn(upload(std::move(batch)));
   }
 }
 
-Task<void> Volume::read_change(Change change, journal::Journal::Held held, MutableBytes out,
-                               std::optional<Error>& failed) {
-  const Result<void> read = co_await journal_->read(held, out);
-  if (!read && !failed) {
-    failed = Error(Errc::kIo, fmt::format("write {}: {}", change.number, read.error().message()));
-  }
-}
-
-Task<Result<std::vector<std::byte>>> Volume::seal_batch(const Batch& batch, const ObjectId& id) {
-  const std::vector<Change> changes = batch.all();
-  const AlignedBuffer memory(batch.data_blocks() * kBlockBytes);
-  std::optional<Error> failed;
-  size_t at = 0;
-  for (size_t next = 0; next < changes.size() && !failed;) {
-    Scope reads;
-    for (unsigned i = 0; i < limits::kSealReadsMax && next < changes.size(); ++i, ++next) {
-      const Change& change = changes[next];
-      if (change.kind != ExtentKind::kData) continue;
-      const MutableBytes out = memory.bytes().subspan(at, change.blocks.count * kBlockBytes);
-      reads.spawn(read_change(change, journal_->hold(change.place), out, failed));
-      at += out.size();
-    }
-    co_await reads.close();
-  }
-  if (failed) co_return *failed;
-  DataObjectWriter::Facts facts{.id = id,
-                                .codec = options_.codec,
-                                .first_write = batch.first_number(),
-                                .last_write = batch.last_number()};
-  parts_.rng.fill(facts.salt);
-  USBD_CO_TRY(DataObjectWriter writer, DataObjectWriter::create(seal(), facts));
-  at = 0;
-  for (const Change& change : changes) {
-    if (change.kind == ExtentKind::kData) {
-      const size_t bytes = change.blocks.count * kBlockBytes;
-      writer.add_data(change.blocks.first, memory.bytes().subspan(at, bytes));
-      at += bytes;
-    } else {
-      writer.add_empty(change.blocks.first, static_cast<uint32_t>(change.blocks.count),
-                       change.kind);
-    }
-  }
-  co_return writer.finish();
+void Volume::share_memory() {
+  journal_->keep_at_most(options_.memory_bytes - std::min(options_.memory_bytes, sealed_bytes_));
 }
 
 Task<void> Volume::upload(std::shared_ptr<Batch> batch) {
@@ -185,7 +155,18 @@ Task<void> Volume::upload(std::shared_ptr<Batch> batch) {
   const std::string name = data_name(options_.name, id);
   // Sealed once: whatever becomes of the attempts, there is one content of that name.
   Result<std::vector<std::byte>> bytes = co_await seal_batch(*batch, id);
-  if (!bytes) {
+  const uint64_t expected = batch->data_blocks() * kBlockBytes;
+  const uint64_t taken = bytes ? bytes->size() : 0;
+  sealed_bytes_ = sealed_bytes_ - expected + taken;
+  --sealing_;
+  // From here on only reads may want it.
+  journal_->unkeep(batch->first_number(), batch->last_number());
+  share_memory();
+  {
+    const MutexLock lock(mutex_);
+    wake_background();
+  }
+  if (!bytes && !stop_.stop_requested()) {
     end(Error(Errc::kIo,
               fmt::format("the journal cannot be read back: {}", bytes.error().message())));
   }
@@ -202,7 +183,10 @@ Task<void> Volume::upload(std::shared_ptr<Batch> batch) {
                  put.error().message());
     co_await home_.sleep_for(limits::kUploadRetry, stop_.get_token());
   }
+  if (bytes) std::vector<std::byte>().swap(*bytes);
   --uploads_;
+  sealed_bytes_ -= taken;
+  share_memory();
   const MutexLock lock(mutex_);
   wake_background();
 }

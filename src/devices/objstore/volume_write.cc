@@ -66,13 +66,13 @@ std::optional<Result<uint64_t>> Volume::try_change(BlockRange blocks, ExtentKind
   return entry.number;
 }
 
-void Volume::add_change(const Change& change) {
+void Volume::add_change(Change change) {
   if (batches_.empty() || batches_.back()->state != Batch::State::kOpen) {
     batches_.push_back(std::make_shared<Batch>(change.number, home_.now()));
     wake_background();  // it is to be closed at its age
   }
   Batch& batch = *batches_.back();
-  batch.add(change);
+  batch.add(std::move(change));
   const bool full = batch.journal_blocks() * kBlockBytes >= options_.object_bytes ||
                     batch.extents() >= limits::kObjectExtentsMax / 2;
   if (full) close_batch();

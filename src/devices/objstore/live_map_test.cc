@@ -181,7 +181,9 @@ TEST_F(LiveMapTest, ListsAgainWhatACheckpointSaid) {
   live.loaded(6);
   EXPECT_EQ(live.emptied(), 2U);
   EXPECT_EQ(table.facts(unlisted)->pending_since, 7U);
-  const auto taken = live.take_deletable({.settled = 6, .last = 6}, 8);
+  // The checkpoint that was read may be the first without a snapshot that pinned it.
+  EXPECT_TRUE(live.take_deletable({.settled = 6, .last = 6}, 8).empty());
+  const auto taken = live.take_deletable({.settled = 6, .last = 7}, 8);
   ASSERT_EQ(taken.size(), 1U);
   EXPECT_EQ(taken[0].slot, pending);
 }

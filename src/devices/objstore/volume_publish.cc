@@ -122,8 +122,10 @@ Task<void> Volume::make_contact() {
 // --------------------------------------------------------------------------------------
 
 void Volume::start_uploads() {
-  // What is being sealed is in memory twice, and one after the other is as fast.
-  const unsigned sealing_max = std::max(options_.uploads_max / 2, 1U);
+  // What is sealed from memory is there twice meanwhile, and one after the other is as fast.
+  const bool keeps_data = options_.memory_bytes > 0;
+  const unsigned sealing_max =
+      keeps_data ? std::max(options_.uploads_max / 2, 1U) : options_.uploads_max;
   while (uploads_ < options_.uploads_max && sealing_ < sealing_max && !stop_.stop_requested()) {
     std::shared_ptr<Batch> batch;
     {

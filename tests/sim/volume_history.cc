@@ -253,7 +253,7 @@ class VolumeHistory {
     if (opened) {
       volume_ = *std::move(opened);
       note_seen();
-      take_snapshot();
+      keep_state();
       if (volume_->state().cache.blocks > 0) ++result_.caches_kept;
       co_await use();
       co_await end_life();
@@ -450,20 +450,21 @@ class VolumeHistory {
 
   // --- a store that shows an older state
 
-  struct Snapshot {
+  struct OlderState {
     uint64_t version = 0;
     /// The head alone, or all.
     std::map<std::string, SimStore::Object, std::less<>> objects;
   };
 
-  void take_snapshot() {
+  void keep_state() {
     if (!options_.rolls_back) return;
     const auto head = store_.objects().find("vol/head");
     if (head == store_.objects().end()) return;
     const Result<objstore::Head> decoded = objstore::decode_unproven(head->second.data);
     if (!decoded) return;  // changed on purpose
-    if (snapshots_.size() == 8) snapshots_.pop_front();
-    Snapshot& taken = snapshots_.emplace_back(Snapshot{.version = decoded->version, .objects = {}});
+    if (states_.size() == 8) states_.pop_front();
+    OlderState& taken =
+        states_.emplace_back(OlderState{.version = decoded->version, .objects = {}});
     if (rng_.one_in(4)) {
       taken.objects = store_.objects();
     } else {
@@ -478,12 +479,12 @@ class VolumeHistory {
   }
 
   [[nodiscard]] bool may_roll_back() {
-    return result_.broken_promise.empty() && !disk_lost_ && !snapshots_.empty() &&
+    return result_.broken_promise.empty() && !disk_lost_ && !states_.empty() &&
            loop_.now() >= store_.away_until();
   }
 
   Task<bool> roll_back() {
-    const Snapshot& older = snapshots_[rng_.below(snapshots_.size())];
+    const OlderState& older = states_[rng_.below(states_.size())];
     if (older.version >= seen_[host_]) co_return true;
     crash_in_ = 0;
     auto newer = store_.objects();
@@ -667,7 +668,7 @@ class VolumeHistory {
       if (!harmed_[host_] || changed_here_) flushed_ = std::max(flushed_, covered);
       published_ = std::max(published_, volume_->head().published_number);
       note_seen();
-      if (rng_.one_in(8)) take_snapshot();
+      if (rng_.one_in(8)) keep_state();
       ++result_.flushed;
     }
   }
@@ -831,7 +832,7 @@ class VolumeHistory {
   /// One opening has misread the journal.
   bool misread_ = false;
   uint64_t flushed_before_ = 0;
-  std::deque<Snapshot> snapshots_;
+  std::deque<OlderState> states_;
   /// By host: the version of the head that it has seen for sure; its journal has rotted; a call
   /// failed while it was in use.
   std::array<uint64_t, 2> seen_{};

@@ -331,6 +331,7 @@ class Volume {
   void start_cleaning();
   Task<void> clean();
   Task<Result<bool>> clean_once();
+  [[nodiscard]] uint64_t last_published_seq();
   Task<std::vector<Victim>> choose_victims();
   Task<Result<std::vector<std::byte>>> seal_moved(CleanJob& job);
   Task<Result<void>> store_moved(const CleanJob& job, Bytes bytes);
@@ -420,7 +421,7 @@ class Volume {
   Nanos delete_not_before_{0};
   bool cleaning_ = false;
   Nanos clean_not_before_{0};
-  uint64_t next_moved_id_ = 1;
+  uint64_t last_moved_id_ = 0;
   /// Log objects since victims were last looked for.
   uint64_t objects_since_choice_ = 0;
   /// Objects that could not be read: not tried again.

@@ -99,7 +99,14 @@ class WatchedStore final : public objects::ObjectStore {
 class Run {
  public:
   Run(const CommandLine& line, SimLoop& loop, const Puts& puts)
-      : line_(line), loop_(loop), puts_(puts), rng_(line.seed), block_(kBlockBytes) {}
+      : line_(line),
+        loop_(loop),
+        puts_(puts),
+        rng_(line.seed),
+        block_(kBlockBytes),
+        // About 100 MB a second into objects of 64 MiB; with smaller ones all times stay as they
+        // are, and a volume that is as much smaller gets as much less in them.
+        pause_(static_cast<int64_t>(2'600'000 * (uint64_t{64} << 20) / line.object_size)) {}
 
   Task<Result<void>> all(objstore::VolumeParts parts, objstore::VolumeOptions options) {
     USBD_CO_TRY(const std::unique_ptr<Volume> volume,
@@ -149,8 +156,7 @@ class Run {
   Task<Result<void>> write(Volume& volume, uint64_t block) {
     fill_pattern(MutableBytes(block_), ++written_, 0);
     USBD_CO_TRY([[maybe_unused]] const uint64_t number, co_await volume.write(block, block_));
-    // About 100 MB a second.
-    if (written_ % 64 == 0) co_await loop_.sleep_for(Nanos(2'600'000));
+    if (written_ % 64 == 0) co_await loop_.sleep_for(pause_);
     co_return Result<void>();
   }
 
@@ -168,6 +174,7 @@ class Run {
   const Puts& puts_;
   SeededRng rng_;
   std::vector<std::byte> block_;
+  const Nanos pause_;
   uint64_t written_ = 0;
   uint64_t looks_ = 0;
   double space_sum_ = 0;

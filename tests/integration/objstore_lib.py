@@ -12,54 +12,88 @@ import time
 
 import nbd
 
-from lib import Daemon
+from lib import Daemon, same
 
 BLOCK = 4096
 
 
 class Write:
-    """One write of one block. Moments are places in the order of all sendings and answers."""
+    """What one request did to one block. Moments are places in the order of all sendings and
+    answers."""
 
-    def __init__(self, number, sent):
+    def __init__(self, number, sent, zeros=False):
         self.number = number
         self.sent = sent
+        self.zeros = zeros
         self.answered = None
         self.answered_at = None  # on the clock
         self.flushed = False
 
 
 class Model:
-    """Every write of each block that may still be found, in order."""
+    """Every write of each block that may still be found, in order; one of them at most is of
+    zeros, so that a block tells which one it holds."""
 
     def __init__(self, blocks):
-        self.blocks = [[Write(0, 0)] for _ in range(blocks)]
+        self.blocks = [[Write(0, 0, zeros=True)] for _ in range(blocks)]
         for history in self.blocks:
             history[0].answered, history[0].answered_at = 0, 0.0
+        self.unflushed = []  # answered since the last flush was sent
         self.moment = 1
         self.next_number = 1
         self.last_answer = 0.0
         self.writes = 0
         self.flushes = 0
+        self.compared = 0
 
     def tick(self):
         self.moment += 1
         return self.moment
 
     def data(self, block, number):
-        if number == 0:
-            return bytes(BLOCK)
         return struct.pack("<QQ", number, block) * (BLOCK // 16)
 
-    def check(self, image, disk_kept, dirty_age=None):
-        """`image` is all that a restart has found. Later writes are forgotten: they are lost."""
-        found = []
-        for block, history in enumerate(self.blocks):
-            content = image[block * BLOCK:(block + 1) * BLOCK]
-            number = struct.unpack_from("<Q", content)[0]
-            at = next((i for i, write in enumerate(history) if write.number == number), None)
-            assert at is not None, f"block {block} has write {number}, which is not one of its own"
-            assert content == self.data(block, number), f"block {block} has a mixed-up {number}"
-            found.append(at)
+    def content(self, block, write):
+        return bytes(BLOCK) if write.zeros else self.data(block, write.number)
+
+    def add(self, first, length, zeros):
+        """A request of so many blocks that is about to be sent."""
+        number, sent = self.next_number, self.tick()
+        self.next_number += 1
+        self.writes += 1
+        request = []
+        for block in range(first, first + length):
+            request.append(Write(number, sent, zeros))
+            self.blocks[block].append(request[-1])
+        return request
+
+    def answer(self, request, flushed=False):
+        now, clock = self.tick(), time.monotonic()
+        self.last_answer = clock
+        for write in request:
+            write.answered, write.answered_at, write.flushed = now, clock, flushed
+        if not flushed:
+            self.unflushed += request
+
+    def found(self, block, content):
+        """Which of its writes a block holds."""
+        history = self.blocks[block]
+        zeros = content == bytes(BLOCK)
+        number = struct.unpack_from("<Q", content)[0]
+        for at, write in enumerate(history):
+            if write.zeros if zeros else not write.zeros and write.number == number:
+                assert content == self.content(block, write), f"block {block}: mixed-up {number}"
+                return at
+        raise AssertionError(f"block {block} has {number} ({content[:32].hex()}...), which was "
+                             f"not written to it; {[write.number for write in history]} were")
+
+    def check(self, image, disk_kept, dirty_age=None, all_kept=False):
+        """`image` is all that a restart has found; with `all_kept` nothing acknowledged may be
+        missing. Later writes are forgotten: they are lost."""
+        same(len(image), len(self.blocks) * BLOCK, "size of the image")
+        found = [self.found(block, image[block * BLOCK:(block + 1) * BLOCK])
+                 for block in range(len(self.blocks))]
+        self.compared += len(found)
         newest = max(history[at].sent for history, at in zip(self.blocks, found))
         oldest = self.last_answer - dirty_age if dirty_age else None
         for block, (history, at) in enumerate(zip(self.blocks, found)):
@@ -68,25 +102,31 @@ class Model:
                 assert not (disk_kept and lost.flushed), f"{what} was flushed and is lost"
                 if lost.answered is None:
                     continue
+                assert not all_kept, f"{what} was acknowledged and is lost by a proper stop"
                 assert lost.answered > newest, \
                     f"{what} is lost, but was answered before one that is there was sent"
                 assert oldest is None or lost.answered_at > oldest, \
                     f"{what} is lost, {self.last_answer - lost.answered_at:.1f} s before the end"
         lost_writes = sum(len(history) - at - 1 for history, at in zip(self.blocks, found))
+        self.forget(found)
+        return lost_writes
+
+    def forget(self, found):
+        """From now on only what was found counts."""
         now = self.tick()
+        self.unflushed = []
         for index, (history, at) in enumerate(zip(self.blocks, found)):
             kept = history[at]
             if kept.answered is None:
                 kept.answered, kept.answered_at = now, time.monotonic()
             # What was found comes from journal and store; with the journal it stays.
-            for write in history[:at + 1]:
-                write.flushed = True
-            self.blocks[index] = history[:at + 1]
-        return lost_writes
+            kept.flushed = True
+            self.blocks[index] = [kept]
+        return now
 
 
 class Load:
-    """Writes and flushes on two connections until it is told to stop, or they break."""
+    """Writes, trims and flushes on two connections until it is told to stop, or they break."""
 
     DEPTH = 24
 
@@ -94,6 +134,7 @@ class Load:
         self.model = model
         self.rng = rng
         self.busy = set()
+        self.buffers = {}  # by size, those that no request uses
         self.flushing = False
         self.broken = False
         self.handles = []
@@ -102,32 +143,53 @@ class Load:
             handle.connect_uri(uri)
             self.handles.append(handle)
 
+    def free_run(self):
+        """Some blocks in a row that no request is at."""
+        most = self.rng.choice((1, 1, 1, 1, 2, 5, 32))
+        first = self.rng.randrange(len(self.model.blocks) - most)
+        length = next((n for n in range(most) if first + n in self.busy), most)
+        return first, length
+
     def send_write(self, handle):
-        model = self.model
-        block = self.rng.randrange(len(model.blocks))
-        if block in self.busy:
+        model, rng = self.model, self.rng
+        first, length = self.free_run()
+        if length == 0:
             return
-        write = Write(model.next_number, model.tick())
-        model.next_number += 1
-        model.blocks[block].append(write)
-        model.writes += 1
-        self.busy.add(block)
+        blocks = range(first, first + length)
+        zeros = rng.randrange(12) == 0 and not any(
+            write.zeros for block in blocks for write in model.blocks[block])
+        fua = rng.randrange(100) == 0
+        request = model.add(first, length, zeros)
+        self.busy.update(blocks)
+
+        buffer = None if zeros else self.take_buffer(model, request[0].number, blocks)
 
         def done(error):
-            self.busy.discard(block)
+            self.busy.difference_update(blocks)
+            if buffer is not None:
+                self.buffers[length].append(buffer)
             if error:
                 self.broken = True
             else:
-                write.answered = model.tick()
-                write.answered_at = model.last_answer = time.monotonic()
+                model.answer(request, fua)
             return 1
 
-        handle.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(model.data(block, write.number))),
-                          block * BLOCK, completion=done)
+        options = {"completion": done, "flags": nbd.CMD_FLAG_FUA if fua else 0}
+        if zeros:
+            send = rng.choice((handle.aio_trim, handle.aio_zero))
+            send(length * BLOCK, first * BLOCK, **options)
+        else:
+            handle.aio_pwrite(buffer, first * BLOCK, **options)
+
+    def take_buffer(self, model, number, blocks):
+        """Used again and again: libnbd 1.14 never frees the memory of one that was written."""
+        free = self.buffers.setdefault(len(blocks), [])
+        buffer = free.pop() if free else nbd.Buffer(len(blocks) * BLOCK)
+        buffer.to_buffer()[:] = b"".join(model.data(block, number) for block in blocks)
+        return buffer
 
     def send_flush(self, handle):
-        covered = [write for history in self.model.blocks for write in history[-3:]
-                   if write.answered is not None and not write.flushed]
+        covered, self.model.unflushed = self.model.unflushed, []
         self.flushing = True
 
         def done(error):
@@ -168,14 +230,13 @@ class Load:
         except nbd.Error:
             self.broken = True
 
-    def run_and_kill(self, process, seconds):
-        """Kills the process in the midst of it."""
-        killer = threading.Timer(seconds, process.kill)
-        killer.start()
+    def run_and_end(self, end, seconds):
+        """Calls `end`, which ends the daemon, in the midst of it."""
+        ender = threading.Timer(seconds, end)
+        ender.start()
         self.run()
-        killer.join()
-        process.wait()
-        assert self.broken, "the load did not notice the kill"
+        ender.join()
+        assert self.broken, "the load did not notice the end"
 
     def close(self):
         for handle in self.handles:

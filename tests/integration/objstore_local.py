@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # usbdsrvd with an objstore volume in a directory: made, stopped, opened elsewhere, taken over,
-# killed under load, stopped while the store is away. USBD_KILLS (25) is the number of kills,
-# USBD_LOSSES (5) that of further ones after which the local directory is lost; USBD_SEED chooses
-# their moments.
+# stopped while the store is away. That it may be killed is shown by objstore_kills.py.
 # Timeout: 170
 
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -23,13 +20,7 @@ try:
     import nbd  # noqa: F401
 except ImportError:
     skip("python3-libnbd is not installed")
-from objstore_lib import Load, Model, daemon, pattern, read_all, write_all  # noqa: E402
-
-KILLS = int(os.environ.get("USBD_KILLS", "25"))
-LOSSES = int(os.environ.get("USBD_LOSSES", "5"))
-SEED = int(os.environ.get("USBD_SEED", "0")) or random.SystemRandom().randrange(1 << 32)
-SMALL = ("-objstore-journalsize=8MiB", "-objstore-objsize=1MiB", "-objstore-flushevery=200ms")
-DIRTY_AGE = 2
+from objstore_lib import daemon, pattern, read_all, write_all  # noqa: E402
 
 
 def store(*options, path="store"):
@@ -210,37 +201,6 @@ def test_a_second_daemon_is_refused_and_a_takeover_ends_the_first():
     with daemon(*store()) as first:
         assert read_all(first) == pattern(4 << 20, 5), "its stale journal is not replayed"
         stopped(first)
-
-
-def kills(rounds, lose_disk, rng):
-    blocks = 4096
-    model = Model(blocks)
-    lost = 0
-    options = store(f"-store-size={blocks * 4096}", f"-objstore-maxdirtyage={DIRTY_AGE}s", *SMALL)
-    for number in range(rounds):
-        extra = ("-objstore-takeover",) if lose_disk and number > 0 else ()
-        with daemon(*options, *extra) as one:
-            lost += model.check(read_all(one), disk_kept=not lose_disk,
-                                dirty_age=DIRTY_AGE if lose_disk else None)
-            load = Load(model, one.uri(), rng)
-            load.run_and_kill(one.process, rng.uniform(0.02, 3.5 if lose_disk else 0.7))
-            load.close()
-        if lose_disk:
-            shutil.rmtree("d/vol.objstore")
-    with daemon(*options, *(("-objstore-takeover",) if lose_disk else ())) as one:
-        lost += model.check(read_all(one), disk_kept=not lose_disk,
-                            dirty_age=DIRTY_AGE if lose_disk else None)
-        stopped(one)
-    print(f"seed {SEED}: {rounds} kills, {model.writes} writes, {model.flushes} flushes, "
-          f"{lost} writes after the prefix")
-
-
-def test_killed_under_load_it_keeps_what_was_flushed():
-    kills(KILLS, False, random.Random(SEED))
-
-
-def test_killed_with_its_disk_lost_it_goes_on_from_what_was_published():
-    kills(LOSSES, True, random.Random(SEED + 1))
 
 
 def test_a_stop_while_the_store_is_away_leaves_the_rest_in_the_journal():

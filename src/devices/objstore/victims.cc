@@ -21,9 +21,9 @@ bool VictimChooser::is_wasteful(const CleanRules& rules, uint64_t stored, uint64
 double VictimChooser::score_of(const ObjectFacts& facts) const {
   const double used =
       static_cast<double>(facts.live_bytes()) / static_cast<double>(facts.stored_bytes);
-  // What was moved before has stayed for long; nothing says for how long.
-  const bool log = facts.id.kind == ObjectKind::kData && facts.id.seq <= last_seq_;
-  const double age = static_cast<double>(log ? last_seq_ - facts.id.seq + 1 : last_seq_ + 1);
+  const bool moved = facts.id.kind == ObjectKind::kGc;
+  const uint64_t seq = moved ? seq_before_moved(facts.id.seq) : facts.id.seq;
+  const double age = static_cast<double>(last_seq_ - std::min(seq, last_seq_) + 1);
   return (1 - used) * age / (1 + used);
 }
 

@@ -33,6 +33,15 @@ struct Victim {
   uint32_t live = 0;
 };
 
+/// Numbers of objects that garbage collection makes tell when: from this one on they are made when
+/// `seq` was the last log object. Order: they grow. Range: `seq` < 2^48.
+constexpr uint64_t moved_id_after(uint64_t seq) {
+  return seq << 16U;
+}
+constexpr uint64_t seq_before_moved(uint64_t id) {
+  return id >> 16U;
+}
+
 /// Is shown all objects, one after the other, then chooses.
 class VictimChooser {
  public:

@@ -64,6 +64,17 @@ TEST_F(VictimsTest, AreOldOnesRatherThanYoungOnes) {
   EXPECT_THAT(chosen(), ElementsAre(1));
 }
 
+TEST_F(VictimsTest, AreOldCopiesRatherThanYoungOnes) {
+  object(moved_id_after(98), 100, 50);
+  object(moved_id_after(3) + 7, 100, 50);
+  object(90, 100, 90);
+  facts[0].id.kind = facts[1].id.kind = ObjectKind::kGc;
+  rules.round_bytes = 50 * kBlockBytes;
+  EXPECT_THAT(chosen(), ElementsAre(moved_id_after(3) + 7));
+  object(1, 100, 50);
+  EXPECT_THAT(chosen(), ElementsAre(1));
+}
+
 TEST_F(VictimsTest, AreNeverFullEmptyOrPendingOnes) {
   object(1, 1000, 0);
   object(2, 1000, 0, ObjectState::kPending);

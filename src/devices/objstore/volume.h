@@ -415,6 +415,7 @@ class Volume {
   void start_cleaning();
   Task<void> clean();
   Task<Result<bool>> clean_once();
+  [[nodiscard]] uint64_t last_published_seq();
   Task<std::vector<Victim>> choose_victims();
   Task<Result<std::vector<std::byte>>> seal_moved(CleanJob& job);
   Task<Result<void>> store_moved(const CleanJob& job, Bytes bytes);

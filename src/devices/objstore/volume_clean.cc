@@ -59,11 +59,14 @@ Task<void> Volume::clean() {
     log::warning("{}; garbage collection goes on later", cleaned.error().message());
   }
   Nanos pause = home_.now() - begun;
-  if (!cleaned || !*cleaned) {
-    pause = std::min<Nanos>(limits::kCleanRetry, options_.space.delete_after);
-  }
   const MutexLock lock(mutex_);
   const ObjectTotals used = live_->table().unpinned();
+  const bool wasteful =
+      VictimChooser::is_wasteful(options_.space.clean, used.stored_bytes, used.live_bytes);
+  // That there are not enough small objects says nothing of what will be wasted soon.
+  if (!cleaned || (!*cleaned && wasteful)) {
+    pause = std::min<Nanos>(limits::kCleanRetry, options_.space.delete_after);
+  }
   const double most = options_.space.clean.target * limits::kCleanHurry;
   const bool hurries = cleaned && *cleaned &&
                        static_cast<double>(used.stored_bytes) >
@@ -81,21 +84,26 @@ Task<Result<bool>> Volume::clean_once() {
   USBD_CO_TRY_VOID(co_await collect(job));
   if (job.runs.empty()) co_return true;  // overwritten meanwhile
   USBD_CO_TRY_VOID(co_await fetch_live(job));
-  job.id = {.epoch = head().epoch, .seq = next_moved_id_++, .kind = ObjectKind::kGc};
+  const uint64_t moved_id = std::max(next_moved_id_, moved_id_after(last_published_seq()));
+  next_moved_id_ = moved_id + 1;
+  job.id = {.epoch = head().epoch, .seq = moved_id, .kind = ObjectKind::kGc};
   USBD_CO_TRY(const std::vector<std::byte> bytes, co_await seal_moved(job));
   USBD_CO_TRY_VOID(co_await store_moved(job, bytes));
   USBD_CO_TRY_VOID(co_await apply_moved(job, bytes));
   co_return true;
 }
 
+uint64_t Volume::last_published_seq() {
+  const MutexLock lock(mutex_);
+  return published_seq_;
+}
+
 Task<std::vector<Victim>> Volume::choose_victims() {
-  uint64_t last = 0;
   {
     const MutexLock lock(mutex_);
-    last = published_seq_;
     objects_since_choice_ = 0;
   }
-  VictimChooser chooser(options_.space.clean, last);
+  VictimChooser chooser(options_.space.clean, last_published_seq());
   const ObjectTable& table = live_->table();
   for (uint32_t slot = 1; slot < table.slots_end(); ++slot) {
     const ObjectFacts* const facts = table.facts(slot);

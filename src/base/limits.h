@@ -352,8 +352,8 @@ inline constexpr unsigned kSnapshotAttempts = 5;
 inline constexpr uint64_t kMapObjectsSlack = 64;
 /// GETs under way while a checkpoint is read, bytes of one, and the bytes between two pages that
 /// are read along with them rather than asked for around.
-inline constexpr size_t kCheckpointReads = 8;
-inline constexpr uint64_t kCheckpointReadBytes = 8U << 20;
+inline constexpr size_t kCheckpointReads = 16;
+inline constexpr uint64_t kCheckpointReadBytes = 4U << 20;
 inline constexpr uint64_t kCheckpointReadGap = 64U << 10;
 
 // The map of a volume in an object store, in memory and in its local file.

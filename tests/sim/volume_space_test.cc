@@ -432,6 +432,19 @@ TEST_F(VolumeSpace, KeepsTheEndOfAnOddSize) {
   ASSERT_TRUE(close());
 }
 
+TEST_F(VolumeSpace, HasASizeOfWholeBlocks) {
+  options.size = (1025 * kBlockBytes) + 512;
+  options.logical_block_size = 4096;
+  ASSERT_TRUE(open());
+  EXPECT_EQ(volume->size(), 1026 * kBlockBytes);
+  write(1020, 6, 9);
+  ASSERT_TRUE(close());
+  ASSERT_TRUE(open());
+  EXPECT_EQ(volume->size(), 1026 * kBlockBytes);
+  expect(1020, 6, 9);
+  ASSERT_TRUE(close());
+}
+
 /// A process died while it took the epoch; what it had asked for took effect when the next process
 /// had removed its journal, which was empty: the volume was then another host's, which nobody was.
 TEST_F(VolumeSpace, Regression_AnEmptyJournalIsKeptThatTheHeadMayStillName) {

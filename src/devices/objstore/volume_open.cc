@@ -152,8 +152,9 @@ Task<Result<void>> Volume::refuse_over_a_journal() {
 Task<Result<HeadKeeper::Found>> Volume::create() {
   Head head;
   parts_.rng.fill(head.volume);
-  head.size = options_.size;
   head.logical_block_size = options_.logical_block_size;
+  const uint64_t block = head.logical_block_size;
+  head.size = (options_.size + block - 1) / block * block;
   head.cipher = options_.cipher;
   parts_.rng.fill(head.key_salt);
   if (head.cipher != crypto::CipherMode::kIdentity) {

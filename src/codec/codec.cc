@@ -217,8 +217,9 @@ Result<void> decompress(CodecKind kind, Bytes data, MutableBytes out) {
   if (fits && decompress_into(kind, data, out) == out.size()) return {};
   const bool nothing = data.empty() && out.empty() && kind == CodecKind::kIdentity;
   if (nothing) return {};
-  return Error(Errc::kIo, fmt::format("{} bytes of {} do not become the {} bytes that they should",
-                                      data.size(), name_of(kind), out.size()));
+  return Error(Errc::kDamaged,
+               fmt::format("{} bytes of {} do not become the {} bytes that they should",
+                           data.size(), name_of(kind), out.size()));
 }
 
 }  // namespace usbd::codec

@@ -52,7 +52,7 @@ Result<CodecKind> codec_of_number(uint8_t number);
 /// Range:   `out` of at most limits::kCodecPieceMax bytes, asserted. After an error it holds
 ///          anything.
 /// Threads: any.
-/// Errors:  kIo (damaged, or of another size).
+/// Errors:  kDamaged (also: of another size).
 Result<void> decompress(CodecKind kind, Bytes data, MutableBytes out);
 
 }  // namespace usbd::codec

@@ -103,7 +103,7 @@ TEST_P(SealedPieces, CannotBeTakenForOneAnother) {
   EXPECT_EQ(refusal(kPage, longer, first_bytes), "map page 9" + other);
   EXPECT_EQ(refusal(kPage, first, first_bytes.first(50)),
             "map page 9 at 96 is cut off: 50 of its " + std::to_string(first.stored) +
-                " bytes are there: Input/output error");
+                " bytes are there: damaged");
 }
 
 TEST_P(SealedPieces, OfAnotherObjectOrVolumeAreRefused) {
@@ -196,9 +196,8 @@ class MapHeaderDamage : public ::testing::Test {
 
 TEST_F(MapHeaderDamage, IsRefused) {
   EXPECT_EQ(refusal(0, 'u'), "accepted");
-  EXPECT_EQ(refusal(0, 'x'), "is no map object: it does not begin as one does: Input/output error");
-  EXPECT_EQ(refusal(8, 2, false),
-            "is damaged: the checksum of its header is wrong: Input/output error");
+  EXPECT_EQ(refusal(0, 'x'), "is no map object: it does not begin as one does: damaged");
+  EXPECT_EQ(refusal(8, 2, false), "is damaged: the checksum of its header is wrong: damaged");
   const std::string later =
       "has version 1, or says what version 1 does not know: Operation not "
       "supported";
@@ -208,8 +207,8 @@ TEST_F(MapHeaderDamage, IsRefused) {
   EXPECT_EQ(refusal(10, 99), later);
   EXPECT_EQ(refusal(11, 1), later);
   EXPECT_EQ(refusal(80, 1), later);
-  EXPECT_EQ(refusal(16, 1), "belongs to another volume: Input/output error");
-  EXPECT_EQ(refusal(40, 43), "holds m/5/2b instead: somebody copied it: Input/output error");
+  EXPECT_EQ(refusal(16, 1), "belongs to another volume: damaged");
+  EXPECT_EQ(refusal(40, 43), "holds m/5/2b instead: somebody copied it: damaged");
   EXPECT_EQ(refusal(10, 0),
             "is sealed with identity, and the volume with aes-gcm: Permission denied");
   EXPECT_EQ(parse_map_header(seal_, kObject, writer_.bytes().first(95)).error().context(),

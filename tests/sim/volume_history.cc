@@ -258,7 +258,7 @@ class VolumeHistory {
       co_await use();
       co_await end_life();
     } else if (!dead_ && may_be_refused()) {
-      co_await refused();
+      co_await refused(opened.error());
     } else if (!dead_ && !is_excused(opened.error())) {
       broken("opening failed: " + opened.error().message());
     }
@@ -330,10 +330,10 @@ class VolumeHistory {
   }
 
   /// The volume was not opened. What was published must be there nevertheless.
-  Task<void> refused() {
+  Task<void> refused(Error error) {
     ++result_.refused_openings;
-    // What was refused for damage is as it was.
-    if (misread_) flushed_ = flushed_before_;
+    // What was refused for damage is as it was. If the store failed, the journal may have gone on.
+    if (misread_ && !is_excused(error)) flushed_ = flushed_before_;
     if (faulty() || mutated_ || misread_) co_return;  // it may go well the next time
     objstore::VolumeOptions options = volume_options();
     options.read_only = true;

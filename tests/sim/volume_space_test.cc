@@ -4,16 +4,20 @@
 // opening needs, when something is deleted and when not, what a failure leaves behind. That no
 // data is lost by any of it is the business of volume_sim_test.
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "devices/objstore/names.h"
 #include "devices/objstore/volume.h"
+#include "journal/format.h"
 #include "sim/sim_disk.h"
 #include "sim/sim_store.h"
 #include "sim/toy_sealer.h"
@@ -468,6 +472,35 @@ TEST_F(VolumeSpace, Regression_AnEmptyJournalIsKeptThatTheHeadMayStillName) {
   ASSERT_TRUE(open());
   EXPECT_EQ(disk.files().size(), 2U) << "one journal, and head.seen";
   EXPECT_TRUE(volume->head().journal == journal);
+  ASSERT_TRUE(close());
+}
+
+/// Its newest superblock was misread once, the one before it counted, and the journal was put aside
+/// as another epoch's: with it went what had been flushed.
+TEST_F(VolumeSpace, Regression_AJournalBehindTheHeadStaysWhereItIs) {
+  options.flush_mode = objstore::FlushMode::kLocal;
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(close());
+  ASSERT_TRUE(open());
+  ASSERT_TRUE(run(volume->write(7, std::vector<std::byte>(kBlockBytes, std::byte(9)))));
+  ASSERT_TRUE(run(volume->flush()));
+  kill();
+  const std::vector<std::string> files = disk.files();
+  const auto ring = std::ranges::find_if(
+      files, [](const std::string& name) { return name.starts_with("journal-"); });
+  ASSERT_NE(ring, files.end());
+  const Bytes bytes = *disk.contents(*ring);
+  const auto first = journal::parse_superblock(bytes.first(journal::kBlock));
+  const auto second = journal::parse_superblock(bytes.subspan(journal::kBlock, journal::kBlock));
+  ASSERT_TRUE(first && second);
+  disk.misread(*ring, first->generation > second->generation ? 20 : journal::kBlock + 20, 3);
+  const Result<void> opened = open();
+  ASSERT_FALSE(opened);
+  EXPECT_THAT(opened.error().message(), HasSubstr("it is damaged, or an older copy of it"));
+  EXPECT_EQ(disk.files(), files);
+  disk.reads_well();
+  ASSERT_TRUE(open());
+  expect(7, 1, 9);
   ASSERT_TRUE(close());
 }
 

@@ -312,6 +312,7 @@ class Volume {
   Task<Result<HeadKeeper::Found>> create();
   Result<void> check_geometry(const Head& head) const;
   Task<Result<void>> choose_journal(const Head& head);
+  [[nodiscard]] Error older_journal(const std::string& name, uint64_t epoch, uint64_t taken) const;
   Task<Result<std::unique_ptr<journal::Journal>>> open_journal(const std::string& name);
   Task<Result<void>> make_journal(uint64_t epoch);
   Task<Result<void>> put_aside(const std::string& name);

@@ -215,10 +215,22 @@ Task<Result<void>> Volume::put_aside(const std::string& name) {
   co_return co_await parts_.folder->rename(name, name + std::string(kKeptSuffix));
 }
 
+Error Volume::older_journal(const std::string& name, uint64_t epoch, uint64_t taken) const {
+  return Error(
+      Errc::kIo,
+      fmt::format("{} in {} was last used in epoch {}, but the volume was taken with it in "
+                  "epoch {}: it is damaged, or an older copy of it. Nothing was changed. "
+                  "If the newer one is lost, -objstore-takeover goes on with what was "
+                  "published, and keeps this file",
+                  name, parts_.folder->name(), epoch, taken));
+}
+
 Task<Result<void>> Volume::choose_journal(const Head& head) {
   const std::string wanted = journal_name(head.journal);
   USBD_CO_TRY(const std::vector<std::string> names, co_await parts_.folder->list());
   const bool has_wanted = std::ranges::find(names, wanted) != names.end();
+  // What was flushed may be in a journal and nowhere else.
+  const bool elsewhere = !head.clean && options_.flush_mode == FlushMode::kLocal;
   for (const std::string& name : names) {
     if (name.starts_with(kJournalPrefix) && name.ends_with(kNewSuffix)) {
       USBD_CO_TRY_VOID(co_await parts_.folder->remove(name));
@@ -242,8 +254,11 @@ Task<Result<void>> Volume::choose_journal(const Head& head) {
     const bool current = found.epoch == head.epoch || found.epoch == head.epoch + 1;
     const bool same = found.volume == head.volume && found.journal == head.journal;
     if ((!current || !same) && keeps(VolumeRule::kChoosesItsOwnJournal)) {
+      const uint64_t epoch = found.epoch;
       USBD_CO_TRY_VOID(co_await journal_->close());
       journal_ = nullptr;
+      // The epoch was written here before it was taken.
+      if (same && elsewhere && !options_.takeover) co_return older_journal(name, epoch, head.epoch);
       USBD_CO_TRY_VOID(co_await put_aside(name));
       continue;
     }
@@ -264,7 +279,6 @@ Task<Result<void>> Volume::choose_journal(const Head& head) {
     }
     co_return Result<void>();
   }
-  const bool elsewhere = !head.clean && options_.flush_mode == FlushMode::kLocal;
   if (elsewhere && !options_.takeover) {
     co_return Error(
         Errc::kBusy,

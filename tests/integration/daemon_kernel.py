@@ -177,7 +177,7 @@ def test_a_held_device_is_synced_and_waited_for():
 
 def test_a_device_held_too_long_is_left_waiting():
     with Node("-dev-type=file", "-store-size=64MiB", "-stop-timeout=1s",
-              "-nbd-dead-timeout=5s") as node:
+              "-nbd-dead-timeout=1s") as node:
         mounted(node)
         node.terminate()
         same(node.ended(), 0, "exit status")
@@ -192,7 +192,7 @@ def test_a_device_held_too_long_is_left_waiting():
 
 
 def test_a_second_signal_ends_the_wait():
-    with Node("-store-size=64MiB", "-stop-timeout=10m", "-nbd-dead-timeout=5s") as node:
+    with Node("-store-size=64MiB", "-stop-timeout=10m", "-nbd-dead-timeout=1s") as node:
         mounted(node)
         node.terminate()
         wait_for(30, "it waits", lambda: "waiting up to 10m" in node.log())

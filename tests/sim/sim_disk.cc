@@ -55,7 +55,6 @@ class SimFile final : public BlockFile {
 
   /// Every other block is in memory.
   std::optional<Result<void>> try_read(uint64_t offset, MutableBytes data) override {
-    constexpr uint64_t kBlock = 4096;
     if (is_dead() || offset / kBlock % 2 != 0) return std::nullopt;
     if (offset + data.size() > file_->present.size()) return std::nullopt;
     std::memcpy(data.data(), file_->present.data() + offset, data.size());

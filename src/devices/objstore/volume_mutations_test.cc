@@ -2,8 +2,9 @@
 //
 // A whole volume, of which one thing is not as it was left: an object of any kind, the head, the
 // journal, the cache. Each change is either refused, at opening or by a read of what cannot be
-// proven, or harmless: no read ever gives a wrong byte. USBD_MUTATIONS (1500) is how many are tried
-// on each of two volumes, one that was stopped and one that was killed; USBD_SEED says which.
+// proven, or harmless: no read ever gives a wrong byte. USBD_MUTATIONS (1500, with a sanitizer 150)
+// is how many are tried on each of two volumes, one that was stopped and one that was killed;
+// USBD_SEED says which.
 
 #include <algorithm>
 #include <array>
@@ -14,6 +15,7 @@
 #include <gtest/gtest.h>
 
 #include "async/sim_loop.h"
+#include "base/sanitized.h"
 #include "devices/objstore/journal_sealer.h"
 #include "devices/objstore/memory_folder_testing.h"
 #include "devices/objstore/volume.h"
@@ -271,7 +273,7 @@ class VolumeMutations : public ::testing::Test {
 
   void try_all(const char* what, const Remains& all, const Remains& older) {
     const uint64_t seed = number_from("USBD_SEED", 1);
-    const uint64_t count = number_from("USBD_MUTATIONS", 1500);
+    const uint64_t count = number_from("USBD_MUTATIONS", sanitized() ? 150 : 1500);
     std::map<std::string, Outcome> outcomes;
     uint64_t tried = 0;
     for (uint64_t i = 0; tried < count; ++i) {
